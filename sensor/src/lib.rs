@@ -1,0 +1,2 @@
+//! The Weir sensor.
+pub mod kernel;

@@ -1,0 +1,46 @@
+//! What a sensor and a control plane say to each other.
+//!
+//! A [`Batch`] is a part of one drained epoch. Its key `(sensor, generation, epoch, part)` is what makes
+//! delivery exactly-once: the sensor comes from the credential of the request, the rest is in the batch.
+//! Encoded as protobuf, compressed with zstd ([`encode`], [`decode`]); both directions know the limits in
+//! [`limits`]. Field numbers are never reused; a change that an old reader would misread raises
+//! [`VERSION`].
+#![forbid(unsafe_code)]
+
+mod batch;
+mod codec;
+pub mod link;
+
+pub use batch::{Batch, Direction, EndReason, Flow, LinkStack, Point, TcpState, Totals};
+pub use codec::{CodecError, decode, encode};
+
+/// Version of the batch format that this crate writes.
+pub const VERSION: u32 = 1;
+
+/// `Content-Type` of a batch.
+pub const CONTENT_TYPE: &str = "application/x-protobuf";
+/// `Content-Encoding` of a batch.
+pub const CONTENT_ENCODING: &str = "zstd";
+/// Request header with the sensor's wall clock at sending, milliseconds since the Unix epoch. It is
+/// outside the batch so that a retry is byte for byte the same batch.
+pub const SENT_AT_HEADER: &str = "weir-sent-at";
+
+/// Limits that both sides keep.
+pub mod limits {
+    /// Flow records in one batch.
+    pub const MAX_RECORDS: usize = 50_000;
+    /// Bytes of a compressed batch.
+    pub const MAX_COMPRESSED: usize = 8 << 20;
+    /// Bytes of a decompressed batch: 50,000 records of the largest encoding, with room for the rest.
+    pub const MAX_DECOMPRESSED: usize = 32 << 20;
+    /// Observation points of one sensor.
+    pub const MAX_POINTS: usize = 256;
+    /// Distinct link stacks in one batch.
+    pub const MAX_LINK_STACKS: usize = 65_536;
+    /// Headers (VLAN tags, PPPoE, MPLS labels, SNAP) in one link stack.
+    pub const MAX_LINK_DEPTH: usize = 16;
+    /// Bytes of an interface name (`IFNAMSIZ` less its NUL).
+    pub const MAX_INTERFACE_NAME: usize = 15;
+    /// Observation points in one flow's path.
+    pub const MAX_PATH: usize = 16;
+}
