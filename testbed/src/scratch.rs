@@ -1,0 +1,111 @@
+//! Folders for one run. A folder's name holds the id of the process that made it, so that what a killed
+//! run left behind is swept by the next one, and a running one is left alone.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::{Error, Result};
+
+const PREFIX: &str = "weir-testbed-";
+
+/// Distinguishes what one process makes.
+static SERIAL: AtomicU32 = AtomicU32::new(0);
+
+/// A number that this process has not used yet.
+pub(crate) fn serial() -> u32 {
+    SERIAL.fetch_add(1, Ordering::Relaxed)
+}
+
+/// A folder below the system's temporary folder, removed on drop.
+#[derive(Debug)]
+pub struct Scratch {
+    path: PathBuf,
+    keep: bool,
+}
+
+impl Scratch {
+    /// Makes a folder; `label` tells a person what it is for.
+    pub fn new(label: &str) -> Result<Self> {
+        sweep();
+        let name = format!("{PREFIX}{}-{}-{label}", std::process::id(), serial());
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir(&path).map_err(Error::io(format!("make the folder {}", path.display())))?;
+        Ok(Self { path, keep: false })
+    }
+
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Leaves the folder where it is on drop, for a look at it after a failure.
+    pub fn keep(&mut self) {
+        self.keep = true;
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if self.keep {
+            eprintln!("kept: {}", self.path.display());
+        } else if let Err(error) = fs::remove_dir_all(&self.path) {
+            eprintln!("remove {}: {error}", self.path.display());
+        }
+    }
+}
+
+/// Removes the folders of processes that are gone.
+pub fn sweep() {
+    let Ok(entries) = fs::read_dir(std::env::temp_dir()) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        if let Some(owner) = name.to_str().and_then(|name| owner(name, PREFIX))
+            && !is_alive(owner)
+        {
+            // Another process may sweep at the same time, or the folder may be another user's.
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// The process id in `PREFIX<pid>-…`.
+pub(crate) fn owner(name: &str, prefix: &str) -> Option<u32> {
+    name.strip_prefix(prefix)?.split('-').next()?.parse().ok()
+}
+
+pub(crate) fn is_alive(pid: u32) -> bool {
+    Path::new("/proc").join(pid.to_string()).exists()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_gone_after_its_owner() {
+        let scratch = Scratch::new("drop").expect("the temporary folder is writable");
+        let path = scratch.path().to_owned();
+        assert!(path.is_dir());
+        drop(scratch);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_dead_process_s_folder_is_swept_and_a_live_one_s_is_not() {
+        // Above the largest pid that Linux gives out (2^22).
+        let dead = std::env::temp_dir().join(format!("{PREFIX}4194999-0-dead"));
+        fs::create_dir_all(&dead).expect("the temporary folder is writable");
+        let live = Scratch::new("live").expect("the temporary folder is writable");
+        sweep();
+        assert!(!dead.exists());
+        assert!(live.path().exists());
+    }
+
+    #[test]
+    fn an_owner_is_read_only_from_names_of_ours() {
+        assert_eq!(owner("weir-testbed-17-0-x", PREFIX), Some(17));
+        assert_eq!(owner("weir-testbed-x-0", PREFIX), None);
+        assert_eq!(owner("other-17-0", PREFIX), None);
+    }
+}
