@@ -1,2 +1,13 @@
-//! The Weir sensor.
+//! The Weir sensor: counts every packet of a host in the kernel, joins the counts to connections, and ships
+//! them.
+//!
+//! Data goes one way: `kernel` (tables, epochs) -> `flow` (connections) -> `ship` (batches, delivery). The
+//! `pipeline` drives it; `replay` drives the same stages from a capture file.
+#![deny(unsafe_code)]
+
+pub mod capture;
+pub mod cli;
+pub mod flow;
+#[allow(unsafe_code, reason = "maps are read through mmap")]
 pub mod kernel;
+pub mod replay;

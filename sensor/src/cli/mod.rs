@@ -1,0 +1,56 @@
+//! The command line: what each subcommand takes, and the exit code that each outcome has.
+//!
+//! Called by `main`. Subcommands hold no logic of their own: they turn arguments into the settings of a
+//! module and call it.
+
+mod pcap;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Something was asked that cannot be done as asked: arguments, configuration, an unreadable capture.
+pub(crate) const EXIT_INPUT: u8 = 2;
+/// It was tried and failed.
+pub(crate) const EXIT_FAILED: u8 = 1;
+
+const EXIT_CODES: &str = "Exit codes:
+  0  done; for `run`, stopped by a signal after a final drain
+  1  failed: the kernel refused, or `check` found something missing
+  2  wrong arguments, wrong configuration, or a capture that could not be read to its end";
+
+/// Counts every packet of this host in the kernel, joins the counts to connections, and ships them.
+#[derive(Debug, Parser)]
+#[command(name = "weir-sensor", version, after_help = EXIT_CODES)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run captures through the real kernel program and print what it counts
+    Pcap(pcap::Arguments),
+}
+
+impl Cli {
+    /// Does what was asked. Errors go to standard error, in one line each.
+    #[must_use]
+    pub fn run(self) -> ExitCode {
+        let result = match self.command {
+            Command::Pcap(arguments) => pcap::run(&arguments),
+        };
+        result.unwrap_or_else(|error| {
+            // Whoever reads the output has gone (`| head`): nothing is wrong, and nobody to tell.
+            if error.chain().any(is_broken_pipe) {
+                return ExitCode::SUCCESS;
+            }
+            eprintln!("weir-sensor: {error:#}");
+            ExitCode::from(EXIT_FAILED)
+        })
+    }
+}
+
+fn is_broken_pipe(error: &(dyn std::error::Error + 'static)) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}

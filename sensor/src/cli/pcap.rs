@@ -1,0 +1,51 @@
+//! `weir-sensor pcap FILE…`
+
+use std::io::{BufWriter, stderr, stdout};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::EXIT_INPUT;
+use crate::kernel;
+use crate::replay::{self, KernelProgram, Options, Output};
+
+const EXAMPLES: &str = "Examples:
+  weir-sensor pcap traffic.pcap
+      the largest connections of a capture, as a table
+  weir-sensor pcap --json traffic.pcapng | jq 'select(.type == \"connection\")'
+      every connection, one JSON object a line; the last line of a file has its totals
+  weir-sensor pcap --json --unidirectional *.pcap
+      flows as the kernel keys them, each line naming its file
+
+Needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (or root): the frames run through the real kernel program.";
+
+/// Reads pcap and pcapng; Ethernet, raw IP, Linux cooked and loopback link types.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Arguments {
+    /// Captures; `-` is standard input. Each is a run of its own
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Print one JSON object a line
+    #[arg(long)]
+    json: bool,
+    /// Print flows in one direction, as the kernel keys them, instead of connections
+    #[arg(long)]
+    unidirectional: bool,
+    /// Print so many flows of each file, largest first
+    #[arg(long, value_name = "N", default_value_t = 20, conflicts_with = "json")]
+    limit: usize,
+}
+
+pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let options = Options {
+        output: if arguments.json { Output::Json } else { Output::Table { limit: arguments.limit } },
+        unidirectional: arguments.unidirectional,
+        settings: kernel::Settings { log_level: kernel::KernelLog::Off, ..kernel::Settings::default() },
+    };
+    let mut out = BufWriter::new(stdout().lock());
+    let unreadable =
+        replay::run::<KernelProgram>(&arguments.files, &options, &mut out, &mut stderr().lock())?;
+    Ok(if unreadable == 0 { ExitCode::SUCCESS } else { ExitCode::from(EXIT_INPUT) })
+}

@@ -1,0 +1,183 @@
+//! One JSON object a line: the fields that scripts and tests rely on, in a fixed order.
+
+use std::io::{self, Write};
+use std::net::IpAddr;
+
+use serde::{Serialize, Serializer};
+use weir_wire::{TcpState, Totals, link};
+
+use super::unidirectional::Flow;
+use crate::flow::Record;
+
+/// Capture time, RFC 3339 with nanoseconds.
+#[derive(Clone, Copy)]
+struct Time(i64);
+
+impl Serialize for Time {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&rfc3339(self.0))
+    }
+}
+
+/// Nanoseconds since the Unix epoch as RFC 3339, always with nine digits of a second.
+pub(super) fn rfc3339(nanoseconds: i64) -> impl std::fmt::Display {
+    // Every i64 of nanoseconds is between 1677 and 2262, which jiff's range contains.
+    let time =
+        jiff::Timestamp::from_nanosecond(i128::from(nanoseconds)).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+    format!("{time:.9}")
+}
+
+#[derive(Serialize)]
+struct FlowLine<'a> {
+    r#type: &'static str,
+    file: &'a str,
+    /// IPv6 as in RFC 5952.
+    src: IpAddr,
+    dst: IpAddr,
+    proto: u8,
+    sport: u16,
+    dport: u16,
+    l2: Vec<String>,
+    packets: u64,
+    octets: u64,
+    tcp_flags: u8,
+    fragment: bool,
+    icmp_type: u8,
+    icmp_code: u8,
+    first: Time,
+    last: Time,
+}
+
+#[derive(Serialize)]
+struct ConnectionLine<'a> {
+    r#type: &'static str,
+    file: &'a str,
+    src: IpAddr,
+    dst: IpAddr,
+    proto: u8,
+    sport: u16,
+    dport: u16,
+    l2: Vec<String>,
+    packets: u64,
+    octets: u64,
+    reverse_packets: u64,
+    reverse_octets: u64,
+    tcp_flags: u8,
+    reverse_tcp_flags: u8,
+    tcp_state: &'static str,
+    handshake_rtt_us: Option<u32>,
+    fragment: bool,
+    icmp_type: u8,
+    icmp_code: u8,
+    first: Time,
+    last: Time,
+}
+
+#[derive(Serialize)]
+struct TotalsLine<'a> {
+    r#type: &'static str,
+    file: &'a str,
+    frames: u64,
+    octets_l2: u64,
+    flow_packets: u64,
+    overflow: u64,
+    non_ip: u64,
+    malformed: u64,
+    filtered: u64,
+    /// Frames that cannot be run, and are in none of the above.
+    refused: u64,
+}
+
+pub(super) fn flow(out: &mut impl Write, file: &str, flow: &Flow) -> io::Result<()> {
+    line(
+        out,
+        &FlowLine {
+            r#type: "flow",
+            file,
+            src: flow.key.src,
+            dst: flow.key.dst,
+            proto: flow.key.protocol,
+            sport: flow.key.src_port,
+            dport: flow.key.dst_port,
+            l2: labels(&flow.link),
+            packets: flow.packets,
+            octets: flow.octets,
+            tcp_flags: flow.tcp_flags,
+            fragment: flow.fragment,
+            icmp_type: flow.icmp_type,
+            icmp_code: flow.icmp_code,
+            first: Time(flow.first_ns),
+            last: Time(flow.last_ns),
+        },
+    )
+}
+
+pub(super) fn connection(out: &mut impl Write, file: &str, record: &Record) -> io::Result<()> {
+    line(
+        out,
+        &ConnectionLine {
+            r#type: "connection",
+            file,
+            src: record.key.src,
+            dst: record.key.dst,
+            proto: record.key.protocol,
+            sport: record.key.src_port,
+            dport: record.key.dst_port,
+            l2: labels(record.link.as_deref().unwrap_or_default()),
+            packets: record.packets,
+            octets: record.octets,
+            reverse_packets: record.reverse_packets,
+            reverse_octets: record.reverse_octets,
+            tcp_flags: record.tcp_flags,
+            reverse_tcp_flags: record.reverse_tcp_flags,
+            tcp_state: state(record.tcp_state),
+            handshake_rtt_us: record.handshake_rtt_us,
+            fragment: record.fragment,
+            icmp_type: record.icmp_type,
+            icmp_code: record.icmp_code,
+            first: Time(record.first_ns),
+            last: Time(record.last_ns),
+        },
+    )
+}
+
+pub(super) fn totals(out: &mut impl Write, file: &str, totals: &Totals, refused: u64) -> io::Result<()> {
+    line(
+        out,
+        &TotalsLine {
+            r#type: "totals",
+            file,
+            frames: totals.frames,
+            octets_l2: totals.octets_l2,
+            flow_packets: totals.flow_packets,
+            overflow: totals.overflow,
+            non_ip: totals.non_ip,
+            malformed: totals.malformed,
+            filtered: totals.filtered,
+            refused,
+        },
+    )
+}
+
+/// The labels of a link stack; a header that has no label shows its number.
+pub(super) fn labels(headers: &[u32]) -> Vec<String> {
+    headers.iter().map(|&header| link::label(header).unwrap_or_else(|| format!("{header:#x}"))).collect()
+}
+
+/// The state's name, as in the API.
+pub(super) fn state(state: TcpState) -> &'static str {
+    match state {
+        TcpState::Unknown => "unknown",
+        TcpState::SynSent => "syn_sent",
+        TcpState::SynReceived => "syn_received",
+        TcpState::Established => "established",
+        TcpState::Closing => "closing",
+        TcpState::Closed => "closed",
+        TcpState::Reset => "reset",
+    }
+}
+
+fn line(out: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
+    serde_json::to_writer(&mut *out, value)?;
+    out.write_all(b"\n")
+}

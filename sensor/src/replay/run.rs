@@ -1,0 +1,139 @@
+//! The `pcap` subcommand: each file in turn, what cannot be read said and left out.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use weir_wire::Totals;
+
+use super::feed::{Feed, Program};
+use super::{ndjson, table, unidirectional};
+use crate::capture::Capture;
+use crate::flow::{Limits, Merger};
+use crate::kernel::{self, Drained};
+
+/// What to print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Output {
+    Json,
+    /// The largest so many.
+    Table {
+        limit: usize,
+    },
+}
+
+/// What to do with the files.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub output: Output,
+    /// Flows as the kernel keys them, instead of connections.
+    pub unidirectional: bool,
+    pub settings: kernel::Settings,
+}
+
+/// Runs every file; the files that could not be read, or not to their end, have been named on `messages`.
+/// Their number is returned. An error is one of the programs or of the output, not of a file.
+pub fn run<P: Program>(
+    files: &[PathBuf],
+    options: &Options,
+    out: &mut impl Write,
+    messages: &mut impl Write,
+) -> anyhow::Result<usize> {
+    let mut unreadable = 0;
+    for path in files {
+        let name = path.to_string_lossy();
+        let opened = if path == Path::new("-") {
+            Ok(Box::new(io::stdin()) as Box<dyn Read>)
+        } else {
+            File::open(path).map(|file| Box::new(file) as Box<dyn Read>)
+        };
+        let source = match opened {
+            Ok(source) => source,
+            Err(error) => {
+                unreadable += 1;
+                writeln!(messages, "weir-sensor: cannot open capture {name}: {error}")?;
+                continue;
+            }
+        };
+        let (counted, failure) =
+            file::<P>(source, &options.settings).with_context(|| format!("replay {name}"))?;
+        if let Some(counted) = counted {
+            print(&name, counted, options, out).context("write the result")?;
+        }
+        if let Some(failure) = failure {
+            unreadable += 1;
+            writeln!(messages, "weir-sensor: cannot read capture {name}: {failure}")?;
+        }
+    }
+    out.flush().context("write the result")?;
+    Ok(unreadable)
+}
+
+/// A file's drain and its refused frames.
+type Counted = (Drained, u64);
+
+/// Counts one file. Nothing is counted where not even its header could be read.
+fn file<P: Program>(
+    source: impl Read,
+    settings: &kernel::Settings,
+) -> anyhow::Result<(Option<Counted>, Option<crate::capture::CaptureError>)> {
+    let mut capture = match Capture::open(source) {
+        Ok(capture) => capture,
+        Err(error) => return Ok((None, Some(error))),
+    };
+    let mut feed = Feed::<P>::new(settings);
+    let failure = loop {
+        match capture.next_frame() {
+            Ok(Some(frame)) => feed.frame(&frame)?,
+            Ok(None) => break None,
+            Err(error) => break Some(error),
+        }
+    };
+    Ok((Some(feed.finish()?), failure))
+}
+
+fn print(name: &str, (drained, refused): Counted, options: &Options, out: &mut impl Write) -> io::Result<()> {
+    let totals = sum(&drained);
+    if let Output::Table { .. } = options.output {
+        writeln!(out, "{name}")?;
+    }
+    if options.unidirectional {
+        let flows = unidirectional::flows(&drained);
+        match options.output {
+            Output::Json => flows.iter().try_for_each(|flow| ndjson::flow(out, name, flow))?,
+            Output::Table { limit } => table::flows(out, flows, limit)?,
+        }
+    } else {
+        // A capture is one epoch: nothing is remembered after it, so nothing has to be forgotten.
+        let limits =
+            Limits { connections: usize::MAX, idle_timeout: Duration::MAX, closed_timeout: Duration::MAX };
+        let mut records = Merger::new(limits).merge(drained).records;
+        records.sort_by_key(|record| record.first_ns);
+        match options.output {
+            Output::Json => records.iter().try_for_each(|record| ndjson::connection(out, name, record))?,
+            Output::Table { limit } => table::connections(out, records, limit)?,
+        }
+    }
+    match options.output {
+        Output::Json => ndjson::totals(out, name, &totals, refused),
+        Output::Table { .. } => table::totals(out, &totals, refused),
+    }
+}
+
+/// The ledger over all points.
+fn sum(drained: &Drained) -> Totals {
+    drained.points.iter().fold(Totals::default(), |sum, point| Totals {
+        frames: sum.frames + point.totals.frames,
+        octets_l2: sum.octets_l2 + point.totals.octets_l2,
+        flow_packets: sum.flow_packets + point.totals.flow_packets,
+        flow_octets: sum.flow_octets + point.totals.flow_octets,
+        overflow: sum.overflow + point.totals.overflow,
+        overflow_octets: sum.overflow_octets + point.totals.overflow_octets,
+        non_ip: sum.non_ip + point.totals.non_ip,
+        malformed: sum.malformed + point.totals.malformed,
+        filtered: sum.filtered + point.totals.filtered,
+        unsampled: sum.unsampled + point.totals.unsampled,
+    })
+}

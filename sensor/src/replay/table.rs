@@ -1,0 +1,155 @@
+//! For eyes: the totals of a file and its largest flows, aligned.
+
+use std::io::{self, Write};
+use std::net::IpAddr;
+
+use weir_wire::Totals;
+
+use super::ndjson::{labels, rfc3339, state};
+use super::unidirectional::Flow;
+use crate::flow::Record;
+use crate::kernel::FlowKey;
+
+/// Rows of cells under a heading; numbers stand right.
+struct Table<const N: usize> {
+    heading: [&'static str; N],
+    right: [bool; N],
+    rows: Vec<[String; N]>,
+}
+
+impl<const N: usize> Table<N> {
+    fn write(&self, out: &mut impl Write) -> io::Result<()> {
+        let mut widths = self.heading.map(str::len);
+        for row in &self.rows {
+            for (width, cell) in widths.iter_mut().zip(row) {
+                *width = (*width).max(cell.chars().count());
+            }
+        }
+        let heading = self.heading.map(str::to_owned);
+        for row in std::iter::once(&heading).chain(&self.rows) {
+            let mut line = String::new();
+            for ((cell, width), right) in row.iter().zip(widths).zip(self.right) {
+                let pad = " ".repeat(width.saturating_sub(cell.chars().count()));
+                let (before, after) = if right { (pad, String::new()) } else { (String::new(), pad) };
+                line.push_str(&before);
+                line.push_str(cell);
+                line.push_str(&after);
+                line.push_str("  ");
+            }
+            writeln!(out, "  {}", line.trim_end())?;
+        }
+        Ok(())
+    }
+}
+
+/// The largest flows by octets.
+pub(super) fn flows(out: &mut impl Write, mut flows: Vec<Flow>, limit: usize) -> io::Result<()> {
+    let all = flows.len();
+    flows.sort_by_key(|flow| std::cmp::Reverse(flow.octets));
+    flows.truncate(limit);
+    writeln!(out, "  {} of {all} flows, largest first", flows.len())?;
+    let rows = flows.iter().map(|flow| {
+        [
+            endpoint(flow.key.src, flow.key.src_port),
+            endpoint(flow.key.dst, flow.key.dst_port),
+            protocol(&flow.key),
+            labels(&flow.link).join(" "),
+            flow.packets.to_string(),
+            flow.octets.to_string(),
+            rfc3339(flow.first_ns).to_string(),
+            seconds(flow.last_ns.saturating_sub(flow.first_ns)),
+        ]
+    });
+    Table {
+        heading: ["source", "destination", "protocol", "link", "packets", "octets", "first", "seconds"],
+        right: [false, false, false, false, true, true, false, true],
+        rows: rows.collect(),
+    }
+    .write(out)
+}
+
+/// The largest connections by octets of both sides.
+pub(super) fn connections(out: &mut impl Write, mut records: Vec<Record>, limit: usize) -> io::Result<()> {
+    let all = records.len();
+    records.sort_by_key(|record| std::cmp::Reverse(record.octets + record.reverse_octets));
+    records.truncate(limit);
+    writeln!(out, "  {} of {all} connections, largest first", records.len())?;
+    let rows = records.iter().map(|record| {
+        [
+            endpoint(record.key.src, record.key.src_port),
+            endpoint(record.key.dst, record.key.dst_port),
+            protocol(&record.key),
+            labels(record.link.as_deref().unwrap_or_default()).join(" "),
+            record.packets.to_string(),
+            record.octets.to_string(),
+            record.reverse_packets.to_string(),
+            record.reverse_octets.to_string(),
+            if record.key.protocol == 6 { state(record.tcp_state).to_owned() } else { String::new() },
+            record
+                .handshake_rtt_us
+                .map_or_else(String::new, |rtt| format!("{}.{:03}", rtt / 1000, rtt % 1000)),
+            seconds(record.last_ns.saturating_sub(record.first_ns)),
+        ]
+    });
+    Table {
+        heading: [
+            "initiator",
+            "responder",
+            "protocol",
+            "link",
+            "packets",
+            "octets",
+            "packets back",
+            "octets back",
+            "state",
+            "rtt ms",
+            "seconds",
+        ],
+        right: [false, false, false, false, true, true, true, true, false, true, true],
+        rows: rows.collect(),
+    }
+    .write(out)
+}
+
+/// The ledger in one line.
+pub(super) fn totals(out: &mut impl Write, totals: &Totals, refused: u64) -> io::Result<()> {
+    writeln!(
+        out,
+        "  {} frames, {} octets: {} in flows, {} overflow, {} not IP, {} malformed, {} filtered; {refused} refused\n",
+        totals.frames,
+        totals.octets_l2,
+        totals.flow_packets,
+        totals.overflow,
+        totals.non_ip,
+        totals.malformed,
+        totals.filtered,
+    )
+}
+
+fn endpoint(address: IpAddr, port: u16) -> String {
+    match (address, port) {
+        (address, 0) => address.to_string(),
+        (IpAddr::V4(address), port) => format!("{address}:{port}"),
+        (IpAddr::V6(address), port) => format!("[{address}]:{port}"),
+    }
+}
+
+fn protocol(key: &FlowKey) -> String {
+    match key.protocol {
+        1 => "icmp".to_owned(),
+        2 => "igmp".to_owned(),
+        6 => "tcp".to_owned(),
+        17 => "udp".to_owned(),
+        47 => "gre".to_owned(),
+        50 => "esp".to_owned(),
+        51 => "ah".to_owned(),
+        58 => "icmpv6".to_owned(),
+        89 => "ospf".to_owned(),
+        132 => "sctp".to_owned(),
+        number => number.to_string(),
+    }
+}
+
+fn seconds(nanoseconds: i64) -> String {
+    format!("{}.{:03}", nanoseconds / 1_000_000_000, nanoseconds / 1_000_000 % 1_000)
+}
