@@ -1,5 +1,9 @@
 //! What Weir's tests, benches and demo stand on: real things, made for one run and gone after it.
 //!
+//! * [`capture`] – real captures with their truth;
+//! * [`netns`] – network namespaces, veth pairs and what the kernel counted on them;
+//! * [`traffic`] – replays, checked;
+//! * [`http`] – a blocking client for the API;
 //! * [`postgres`] – a private Postgres server on a free port;
 //! * [`process`] – child processes that never outlive the one that started them;
 //! * [`scratch`] – folders that are removed on drop, or by the next run after a kill.
@@ -8,9 +12,13 @@
 //! a test that needs root and has none must fail.
 #![forbid(unsafe_code)]
 
+pub mod capture;
 mod error;
+pub mod http;
+pub mod netns;
 pub mod postgres;
 pub mod process;
 pub mod scratch;
+pub mod traffic;
 
 pub use error::{Error, Result, require_root};

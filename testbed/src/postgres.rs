@@ -33,6 +33,8 @@ pub struct Options {
     pub durable: bool,
     /// Further `postgresql.conf` settings; the last one of a name wins.
     pub settings: Vec<(String, String)>,
+    /// Path of the network namespace to live in, with its loopback address; the caller's unless set.
+    pub namespace: Option<PathBuf>,
 }
 
 /// A running server. All methods take `&self`: tests share one.
@@ -53,7 +55,7 @@ impl Postgres {
     }
 
     pub fn start_with(options: Options) -> Result<Self> {
-        let programs = Programs::find()?;
+        let programs = Programs::find(options.namespace.clone())?;
         let folder = Scratch::new("postgres")?;
         programs.give(folder.path())?;
         programs
@@ -202,16 +204,17 @@ impl Drop for Postgres {
 struct Programs {
     folder: PathBuf,
     user: Option<User>,
+    namespace: Option<PathBuf>,
 }
 
 impl Programs {
-    fn find() -> Result<Self> {
+    fn find(namespace: Option<PathBuf>) -> Result<Self> {
         let folder = newest_debian().or_else(in_path).ok_or_else(|| Error::Missing {
             program: "the Postgres server".to_owned(),
             looked_in: format!("{DEBIAN}/*/bin and PATH"),
         })?;
         if !geteuid().is_root() {
-            return Ok(Self { folder, user: None });
+            return Ok(Self { folder, user: None, namespace });
         }
         let user = User::from_name(SERVER_USER)
             .map_err(|errno| Error::io(format!("look up the user {SERVER_USER}"))(errno.into()))?
@@ -219,11 +222,14 @@ impl Programs {
                 program: format!("the user {SERVER_USER} (the server does not run as root)"),
                 looked_in: "/etc/passwd".to_owned(),
             })?;
-        Ok(Self { folder, user: Some(user) })
+        Ok(Self { folder, user: Some(user), namespace })
     }
 
     fn launch(&self, program: &str) -> Launch {
-        let launch = Launch::new(self.folder.join(program));
+        let mut launch = Launch::new(self.folder.join(program));
+        if let Some(namespace) = &self.namespace {
+            launch = launch.in_namespace(namespace);
+        }
         match &self.user {
             Some(user) => launch.as_user(user.name.clone()),
             None => launch,

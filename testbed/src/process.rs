@@ -8,6 +8,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{LazyLock, Mutex, PoisonError, mpsc};
@@ -149,7 +150,8 @@ impl Launch {
         line.extend(["--".into(), self.program]);
         line.extend(self.args);
         let mut command = Command::new(line.remove(0));
-        command.args(line).envs(self.envs).stdin(Stdio::null());
+        // A group of its own: Ctrl-C reaches whoever started it, which then ends it in order.
+        command.args(line).envs(self.envs).stdin(Stdio::null()).process_group(0);
         if let Some(folder) = self.folder {
             command.current_dir(folder);
         }

@@ -1,0 +1,64 @@
+//! A small blocking HTTP client for tests, benches and the demo: plain HTTP to a server of our own.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::{Error, Result};
+
+/// Longer than any answer of a healthy server on a busy machine.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A server and the credential to speak to it with.
+#[derive(Clone, Debug)]
+pub struct Client {
+    agent: ureq::Agent,
+    base: String,
+    bearer: Option<String>,
+}
+
+/// An answer, whatever its status.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub body: String,
+}
+
+impl Client {
+    /// `base` is `http://HOST:PORT`, without a slash at its end.
+    #[must_use]
+    pub fn new(base: &str, bearer: Option<&str>) -> Self {
+        let config =
+            ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(TIMEOUT)).build();
+        Self { agent: config.into(), base: base.to_owned(), bearer: bearer.map(str::to_owned) }
+    }
+
+    /// GET, whatever the status of the answer.
+    pub fn get(&self, path: &str) -> Result<Answer> {
+        let url = format!("{}{path}", self.base);
+        let mut request = self.agent.get(&url);
+        if let Some(bearer) = &self.bearer {
+            request = request.header("authorization", format!("Bearer {bearer}"));
+        }
+        let failed = |error: ureq::Error| Error::malformed(format!("GET {url}"), error.to_string());
+        let mut response = request.call().map_err(failed)?;
+        let body = response.body_mut().read_to_string().map_err(failed)?;
+        Ok(Answer { status: response.status().as_u16(), body })
+    }
+
+    /// GET that must be answered with 200 and JSON.
+    pub fn json(&self, path: &str) -> Result<Value> {
+        let answer = self.get(path)?;
+        let what = || format!("GET {}{path}", self.base);
+        if answer.status != 200 {
+            return Err(Error::malformed(what(), format!("status {}: {}", answer.status, answer.body)));
+        }
+        serde_json::from_str(&answer.body).map_err(|error| Error::malformed(what(), error.to_string()))
+    }
+
+    /// Whether GET of this path is answered with 200.
+    #[must_use]
+    pub fn is_ok(&self, path: &str) -> bool {
+        self.get(path).is_ok_and(|answer| answer.status == 200)
+    }
+}
