@@ -86,8 +86,11 @@ impl<R: Read> Capture<R> {
     pub fn open(source: R) -> Result<Self, CaptureError> {
         let mut source =
             Source { inner: BufReader::with_capacity(256 << 10, source), record: Vec::new(), offset: 0 };
-        if !source.start(4)? {
-            return Err(CaptureError::Empty);
+        match source.start(4) {
+            Ok(true) => {}
+            Ok(false) => return Err(CaptureError::Empty),
+            Err(CaptureError::Truncated { .. }) => return Err(CaptureError::Unrecognised),
+            Err(error) => return Err(error),
         }
         let format = if ng::is_section_header(&source.record) {
             Format::Ng(ng::Section::default())
