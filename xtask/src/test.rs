@@ -1,0 +1,139 @@
+//! `cargo xtask test`: every test there is, and one verdict over all of them.
+//!
+//! Unit and property tests run first: they are quick and say best where a fault is. Then the integration
+//! tests of every crate (kernel, Postgres, namespaces, end to end), then the examples in the docs.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{cargo, screen, setup};
+
+#[derive(clap::Args)]
+#[command(
+    about = "Run every test: unit, property, kernel, Postgres, end to end, docs",
+    after_help = "Examples:
+  sudo -E cargo xtask test                  everything
+  sudo -E cargo xtask test --filter ingest  the tests whose name holds `ingest`
+
+Needs root: the kernel tests load programs and the end-to-end tests make network namespaces. No test is
+skipped for the lack of anything."
+)]
+pub struct Args {
+    /// Only tests whose name contains this
+    #[arg(long, value_name = "NAME")]
+    filter: Option<String>,
+}
+
+/// What cargo is told, and what a person is.
+const PHASES: [(&str, &[&str]); 3] = [
+    ("unit and property tests", &["--lib", "--bins"]),
+    ("kernel, Postgres and end-to-end tests", &["--test", "*"]),
+    ("examples in the docs", &["--doc"]),
+];
+
+/// Sums of the `test result:` lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Counts {
+    passed: u64,
+    failed: u64,
+    ignored: u64,
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    weir_testbed::require_root("cargo xtask test (kernel programs, network namespaces)")?;
+    setup::ensure()?;
+    screen::step("building everything and its tests");
+    // At once and with the features that the phases below use, so that none of them compiles again.
+    cargo::run(cargo::cargo().args(["test", "--workspace", "--no-run"]))?;
+    let began = Instant::now();
+    let mut total = Counts::default();
+    let mut failed = Vec::new();
+    for (name, what) in PHASES {
+        screen::step(name);
+        let mut test = cargo::cargo();
+        test.args(["test", "--workspace", "--no-fail-fast"]).args(what);
+        test.args(args.filter.as_deref());
+        let (counts, good) = count(&mut test)?;
+        total.passed += counts.passed;
+        total.failed += counts.failed;
+        total.ignored += counts.ignored;
+        if !good {
+            failed.push(name);
+        }
+    }
+    if total.passed + total.failed == 0 {
+        bail!(
+            "no test ran{}",
+            args.filter.as_ref().map(|f| format!(": no name holds `{f}`")).unwrap_or_default()
+        );
+    }
+    println!();
+    for name in &failed {
+        println!("failed: {name}");
+    }
+    let Counts { passed, failed: failures, ignored } = total;
+    screen::verdict(
+        failed.is_empty(),
+        &format!(
+            "test result: {}. {passed} passed; {failures} failed; {ignored} ignored; 0 measured; \
+             0 filtered out; finished in {:.2}s",
+            if failed.is_empty() { "ok" } else { "FAILED" },
+            began.elapsed().as_secs_f64()
+        ),
+    );
+    if failed.is_empty() { Ok(()) } else { bail!("tests failed") }
+}
+
+/// Runs cargo's tests, passes on what they print, and adds up their results.
+fn count(test: &mut std::process::Command) -> Result<(Counts, bool)> {
+    let mut child = test.stdout(Stdio::piped()).spawn().context("start cargo test")?;
+    let output = child.stdout.take().context("cargo test has an output")?;
+    let mut counts = Counts::default();
+    for line in BufReader::new(output).lines() {
+        let line = line.context("read what cargo test prints")?;
+        println!("{line}");
+        counts.add(&line);
+    }
+    let status = child.wait().context("wait for cargo test")?;
+    Ok((counts, status.success()))
+}
+
+impl Counts {
+    fn add(&mut self, line: &str) {
+        let Some((_, results)) = line.strip_prefix("test result: ").and_then(|rest| rest.split_once(". "))
+        else {
+            return;
+        };
+        for result in results.split("; ") {
+            let Some((number, what)) = result.split_once(' ') else { continue };
+            let Ok(number) = number.parse::<u64>() else { continue };
+            match what {
+                "passed" => self.passed += number,
+                "failed" => self.failed += number,
+                "ignored" => self.ignored += number,
+                _ => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_of_several_binaries_add_up() {
+        let mut counts = Counts::default();
+        for line in [
+            "test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s",
+            "test result: FAILED. 2 passed; 1 failed; 4 ignored; 0 measured; 9 filtered out; finished in 1.92s",
+            "test a_name ... ok",
+        ] {
+            counts.add(line);
+        }
+        assert_eq!(counts, Counts { passed: 5, failed: 1, ignored: 4 });
+    }
+}
