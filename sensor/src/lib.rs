@@ -7,6 +7,7 @@
 
 pub mod capture;
 pub mod cli;
+pub mod config;
 pub mod flow;
 #[allow(unsafe_code, reason = "maps are read through mmap")]
 pub mod kernel;

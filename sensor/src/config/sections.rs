@@ -1,0 +1,337 @@
+//! The sections and their defaults. A section that is left out has all of its defaults.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::units::{Bytes, Cidr, Period, Ports, Protocol, Secret};
+use crate::kernel;
+
+/// Everything.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// How long the kernel counts into one half of its tables: 50ms to 60s. Shorter when a table fills.
+    pub epoch: Period,
+    pub interfaces: Vec<Interface>,
+    pub tables: Tables,
+    pub sampling: Sampling,
+    pub filter: Filter,
+    pub connections: Connections,
+    /// Without it the sensor works alone: metrics only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub control_plane: Option<ControlPlane>,
+    pub shipping: Shipping,
+    pub metrics: Metrics,
+    pub log: Log,
+}
+
+/// An interface to watch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Interface {
+    pub name: String,
+    #[serde(default)]
+    pub ingress: Ingress,
+    #[serde(default)]
+    pub egress: Egress,
+}
+
+/// How what arrives is seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ingress {
+    /// XDP in native mode, else in generic mode.
+    #[default]
+    Auto,
+    Native,
+    Generic,
+    Tc,
+    Off,
+}
+
+/// How what leaves is seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Egress {
+    /// TCX, else clsact.
+    #[default]
+    Auto,
+    Tcx,
+    Clsact,
+    Off,
+}
+
+/// Sizes of the kernel tables, for each CPU and half; powers of two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tables {
+    pub ipv4_slots: u32,
+    pub ipv6_slots: u32,
+}
+
+/// One packet in so many is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Sampling {
+    pub interval: u32,
+}
+
+/// Which packets are counted: the first rule that matches either side of a packet wins.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Filter {
+    pub default: FilterAction,
+    pub rules: Vec<Rule>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FilterAction {
+    #[default]
+    Allow,
+    Deny,
+}
+
+/// A rule matches what agrees with all that it names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    pub action: FilterAction,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cidr: Option<Cidr>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ports: Option<Ports>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<Protocol>,
+}
+
+/// The table of connections that are remembered between epochs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Connections {
+    /// Beyond it the longest silent lose their start time, not their counts.
+    pub max: usize,
+    /// After so long a silence the next packet is a new connection.
+    pub idle_timeout: Period,
+    /// The same for a connection that has ended.
+    pub closed_timeout: Period,
+}
+
+/// Where batches go.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ControlPlane {
+    /// `https://weir.example.org`; the sensor adds the path.
+    pub url: String,
+    /// Better in a file, or in the environment as `WEIR_SENSOR__CONTROL_PLANE__TOKEN`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<Secret>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_file: Option<PathBuf>,
+    /// For one request, from connecting to the answer's last byte.
+    #[serde(default = "ControlPlane::default_timeout")]
+    pub timeout: Period,
+    /// PEM certificates to trust in addition to the system's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+}
+
+/// The queue between the kernel and the control plane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Shipping {
+    /// Compressed batches that wait. When it is full, draining waits, and the kernel tables absorb.
+    pub queue_bytes: Bytes,
+    /// Longest wait after the first failure; doubled with each further one up to `backoff_max`.
+    pub backoff: Period,
+    pub backoff_max: Period,
+    /// On SIGTERM: how long the last batches may take to be delivered.
+    pub shutdown_deadline: Period,
+}
+
+/// Prometheus metrics and health.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Metrics {
+    pub listen: SocketAddr,
+}
+
+/// The sensor's own log, on standard error.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    pub level: LogLevel,
+    pub format: LogFormat,
+    /// Messages of the kernel programs: rare, and free when off.
+    pub kernel: KernelLog,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    Error,
+    Warn,
+    #[default]
+    Info,
+    Debug,
+    Trace,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KernelLog {
+    Off,
+    #[default]
+    Info,
+    Debug,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            epoch: Period(Duration::from_secs(5)),
+            interfaces: Vec::new(),
+            tables: Tables::default(),
+            sampling: Sampling::default(),
+            filter: Filter::default(),
+            connections: Connections::default(),
+            control_plane: None,
+            shipping: Shipping::default(),
+            metrics: Metrics::default(),
+            log: Log::default(),
+        }
+    }
+}
+
+impl Default for Tables {
+    fn default() -> Self {
+        let kernel::TableSizes { ipv4_slots, ipv6_slots } = kernel::TableSizes::default();
+        Self { ipv4_slots, ipv6_slots }
+    }
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        Self { interval: 1 }
+    }
+}
+
+impl Default for Connections {
+    fn default() -> Self {
+        Self {
+            max: 262_144,
+            idle_timeout: Period(Duration::from_secs(120)),
+            closed_timeout: Period(Duration::from_secs(10)),
+        }
+    }
+}
+
+impl ControlPlane {
+    fn default_timeout() -> Period {
+        Period(Duration::from_secs(10))
+    }
+}
+
+impl Default for Shipping {
+    fn default() -> Self {
+        Self {
+            queue_bytes: Bytes(64 << 20),
+            backoff: Period(Duration::from_millis(500)),
+            backoff_max: Period(Duration::from_secs(60)),
+            shutdown_deadline: Period(Duration::from_secs(10)),
+        }
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9465)) }
+    }
+}
+
+impl Interface {
+    /// With both directions in their default modes.
+    #[must_use]
+    pub fn new(name: String) -> Self {
+        Self { name, ingress: Ingress::default(), egress: Egress::default() }
+    }
+}
+
+impl Filter {
+    /// The rules as the kernel takes them.
+    #[must_use]
+    pub fn kernel_rules(&self) -> Vec<kernel::FilterRule> {
+        let rule = |rule: &Rule| kernel::FilterRule {
+            action: rule.action.into(),
+            cidr: rule.cidr.map(|cidr| (cidr.address, cidr.prefix)),
+            ports: rule.ports.as_ref().map(|ports| ports.0.clone()),
+            protocol: rule.protocol.map(|protocol| protocol.0),
+        };
+        self.rules.iter().map(rule).collect()
+    }
+}
+
+impl From<FilterAction> for kernel::FilterAction {
+    fn from(action: FilterAction) -> Self {
+        match action {
+            FilterAction::Allow => Self::Allow,
+            FilterAction::Deny => Self::Deny,
+        }
+    }
+}
+
+impl From<KernelLog> for kernel::KernelLog {
+    fn from(log: KernelLog) -> Self {
+        match log {
+            KernelLog::Off => Self::Off,
+            KernelLog::Info => Self::Info,
+            KernelLog::Debug => Self::Debug,
+        }
+    }
+}
+
+impl From<Ingress> for kernel::IngressMode {
+    fn from(mode: Ingress) -> Self {
+        match mode {
+            Ingress::Auto => Self::Auto,
+            Ingress::Native => Self::Native,
+            Ingress::Generic => Self::Generic,
+            Ingress::Tc => Self::Tc,
+            Ingress::Off => Self::Off,
+        }
+    }
+}
+
+impl From<Egress> for kernel::EgressMode {
+    fn from(mode: Egress) -> Self {
+        match mode {
+            Egress::Auto => Self::Auto,
+            Egress::Tcx => Self::Tcx,
+            Egress::Clsact => Self::Clsact,
+            Egress::Off => Self::Off,
+        }
+    }
+}
+
+impl From<LogLevel> for tracing::Level {
+    fn from(level: LogLevel) -> Self {
+        match level {
+            LogLevel::Error => Self::ERROR,
+            LogLevel::Warn => Self::WARN,
+            LogLevel::Info => Self::INFO,
+            LogLevel::Debug => Self::DEBUG,
+            LogLevel::Trace => Self::TRACE,
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! S12: bad input at the border of configuration: told at once, by key, with what is allowed.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::time::Duration;
+
+use super::*;
+
+fn load(text: &str, overrides: &Overrides) -> Result<Config, ConfigError> {
+    let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
+    file.write_all(text.as_bytes()).expect("the file is written");
+    Config::load(Some(file.path()), overrides)
+}
+
+fn problems(text: &str) -> Vec<(String, String)> {
+    match load(text, &Overrides::default()) {
+        Err(ConfigError::Problems(problems)) => {
+            problems.into_iter().map(|problem| (problem.key, problem.message)).collect()
+        }
+        other => panic!("problems of {text:?}: {other:?}"),
+    }
+}
+
+fn keys(text: &str) -> Vec<String> {
+    problems(text).into_iter().map(|(key, _)| key).collect()
+}
+
+fn variables(variables: &[(&str, &str)]) -> Overrides {
+    let environment = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    Overrides { environment: environment.collect::<BTreeMap<_, _>>(), ..Overrides::default() }
+}
+
+#[test]
+fn nothing_set_is_a_sensor_that_works_alone() {
+    let config = Config::load(None, &Overrides::default()).expect("the defaults are valid");
+    assert_eq!(config, Config::default());
+    assert_eq!((config.epoch.0, config.control_plane), (Duration::from_secs(5), None));
+    assert_eq!((config.tables.ipv4_slots, config.tables.ipv6_slots), (131_072, 32_768));
+    assert_eq!(config.metrics.listen.to_string(), "127.0.0.1:9465");
+}
+
+const FULL: &str = r#"
+epoch = "50ms"
+[[interfaces]]
+name = "eth0"
+ingress = "generic"
+egress = "clsact"
+[[interfaces]]
+name = "wg0"
+[tables]
+ipv4_slots = 1024
+ipv6_slots = 16
+[sampling]
+interval = 10
+[filter]
+default = "deny"
+rules = [
+  { action = "allow", cidr = "10.0.0.0/8", ports = "8000-8999", protocol = "tcp" },
+  { action = "deny", ports = 53 },
+  { action = "allow", cidr = "2001:db8::1", protocol = 132 },
+]
+[connections]
+max = 4096
+idle_timeout = "1m"
+closed_timeout = "500ms"
+[control_plane]
+url = "https://weir.example.org/base"
+token = "a-secret-token"
+timeout = "3s"
+[shipping]
+queue_bytes = "8MiB"
+backoff = "100ms"
+backoff_max = "30s"
+shutdown_deadline = "1s"
+[metrics]
+listen = "[::1]:9000"
+[log]
+level = "debug"
+format = "json"
+kernel = "off"
+"#;
+
+#[test]
+fn a_full_file_is_read_and_printed_without_its_secret() {
+    let config = load(FULL, &Overrides::default()).expect("the file is valid");
+    assert_eq!(config.interfaces[0].ingress, Ingress::Generic);
+    assert_eq!(config.shipping.queue_bytes, Bytes(8 << 20));
+    assert_eq!(config.control_plane.as_ref().map(|plane| plane.timeout.0), Some(Duration::from_secs(3)));
+    let rules = config.filter.kernel_rules();
+    assert_eq!((rules[0].protocol, rules[0].ports.clone()), (Some(6), Some(8_000..=8_999)));
+    assert_eq!(rules[2].cidr.map(|(_, prefix)| prefix), Some(128));
+
+    let printed = config.to_toml().expect("it prints");
+    assert!(printed.contains("token = \"[hidden]\"") && !printed.contains("a-secret-token"), "{printed}");
+    assert!(!format!("{config:?}").contains("a-secret-token"));
+    let again = load(&printed, &Overrides::default()).expect("what is printed is valid");
+    assert_eq!((again.epoch, again.filter, again.shipping), (config.epoch, config.filter, config.shipping));
+}
+
+#[test]
+fn every_wrong_key_is_told_at_once() {
+    let text = r#"
+        epoch = "5"
+        colour = "blue"
+        [tables]
+        ipv4_slots = 1000
+        ipv6_slots = "many"
+        slots = 7
+        [sampling]
+        interval = 0
+        [filter]
+        default = "maybe"
+        [log]
+        level = 7
+    "#;
+    let mut keys = keys(text);
+    keys.sort();
+    let expected = [
+        "colour",
+        "epoch",
+        "filter.default",
+        "log.level",
+        "sampling.interval",
+        "tables.ipv4_slots",
+        "tables.ipv6_slots",
+        "tables.slots",
+    ];
+    assert_eq!(keys, expected);
+}
+
+#[test]
+fn an_error_says_what_is_allowed() {
+    for (text, key, allowed) in [
+        ("epoch = \"49ms\"", "epoch", "50ms to 1m"),
+        ("epoch = \"61s\"", "epoch", "50ms to 1m"),
+        ("epoch = \"-1s\"", "epoch", "\"5s\""),
+        ("epoch = 5", "epoch", "\"5s\""),
+        ("[[interfaces]]\nname = \"\"", "interfaces[0].name", "1 to 15"),
+        ("[[interfaces]]\nname = \"a/b\"", "interfaces[0].name", "1 to 15"),
+        ("[[interfaces]]\nname = \"sixteen-letters!\"", "interfaces[0].name", "1 to 15"),
+        ("[[interfaces]]\nname = \"a\"\ningress = \"fast\"", "interfaces[0].ingress", "native"),
+        ("[[interfaces]]\ningress = \"tc\"", "interfaces[0].name", "missing"),
+        ("[[interfaces]]\nname = \"a\"\n[[interfaces]]\nname = \"a\"", "interfaces[1].name", "second time"),
+        ("[[interfaces]]\nname = \"a\"\ningress = \"off\"\negress = \"off\"", "interfaces[0]", "observe one"),
+        ("[tables]\nipv4_slots = 33554432", "tables.ipv4_slots", "16 to 16777216"),
+        ("[tables]\nipv4_slots = -1", "tables.ipv4_slots", "u32"),
+        ("[sampling]\ninterval = 0", "sampling.interval", "1 (every packet)"),
+        ("[[filter.rules]]\naction = \"deny\"", "filter.rules[0]", "filter.default"),
+        ("[[filter.rules]]\naction = \"deny\"\ncidr = \"10.0.0.0/33\"", "filter.rules[0].cidr", "10.0.0.0/8"),
+        ("[[filter.rules]]\naction = \"deny\"\nports = \"9-8\"", "filter.rules[0].ports", "8000-8999"),
+        ("[[filter.rules]]\naction = \"deny\"\nports = 65536", "filter.rules[0].ports", "8000-8999"),
+        ("[[filter.rules]]\naction = \"deny\"\nprotocol = \"tpc\"", "filter.rules[0].protocol", "tcp, udp"),
+        ("[connections]\nmax = 1", "connections.max", "1024"),
+        ("[shipping]\nqueue_bytes = \"1KiB\"", "shipping.queue_bytes", "1MiB"),
+        ("[shipping]\nqueue_bytes = \"lots\"", "shipping.queue_bytes", "64MiB"),
+        ("[shipping]\nbackoff = \"2s\"\nbackoff_max = \"1s\"", "shipping.backoff_max", "2s to 1h"),
+        ("[metrics]\nlisten = \"9465\"", "metrics.listen", "socket address"),
+        ("[control_plane]\ntoken = \"t\"", "control_plane.url", "missing"),
+        ("[control_plane]\nurl = \"ftp://x\"\ntoken = \"t\"", "control_plane.url", "https://"),
+        ("[control_plane]\nurl = \"http://u:p@x\"\ntoken = \"t\"", "control_plane.url", "token_file"),
+        ("[control_plane]\nurl = \"http://x\"", "control_plane.token", "WEIR_SENSOR__CONTROL_PLANE__TOKEN"),
+        ("[control_plane]\nurl = \"http://x\"\ntoken = \"a b\"", "control_plane.token", "header"),
+        (
+            "[control_plane]\nurl = \"http://x\"\ntoken_file = \"/does/not/exist\"",
+            "control_plane.token_file",
+            "read",
+        ),
+    ] {
+        let problems = problems(text);
+        let [(found, message)] = &problems[..] else { panic!("one problem of {text:?}: {problems:?}") };
+        assert_eq!(found, key, "{text:?}: {message}");
+        assert!(message.contains(allowed), "{text:?}: {message}");
+    }
+}
+
+#[test]
+fn too_many_filter_rules_are_refused() {
+    let rules = "[[filter.rules]]\naction = \"deny\"\nports = 1\n".repeat(65);
+    assert_eq!(keys(&rules), ["filter.rules"]);
+}
+
+#[test]
+fn a_file_that_is_not_toml_is_named_with_its_line() {
+    let error = load("epoch = \"5s\"\n[tables\n", &Overrides::default()).expect_err("not TOML").to_string();
+    assert!(error.contains("not TOML") && error.contains("line 2"), "{error}");
+    let missing = Config::load(Some(Path::new("/does/not/exist.toml")), &Overrides::default());
+    assert!(missing.expect_err("no file").to_string().contains("/does/not/exist.toml"));
+}
+
+#[test]
+fn flags_stand_above_the_environment_and_the_environment_above_the_file() {
+    let mut overrides = variables(&[
+        ("WEIR_SENSOR__EPOCH", "2s"),
+        ("WEIR_SENSOR__SAMPLING__INTERVAL", "7"),
+        ("WEIR_SENSOR__CONTROL_PLANE__URL", "http://127.0.0.1:1"),
+        ("WEIR_SENSOR__CONTROL_PLANE__TOKEN", "12345"),
+        ("WEIR_SENSOR__FILTER__RULES", "[{ action = \"deny\", ports = 22 }]"),
+    ]);
+    overrides.settings = vec!["epoch=3s".to_owned(), "tables.ipv4_slots = 2048".to_owned()];
+    overrides.interfaces = vec!["lo".to_owned(), "eth0".to_owned()];
+    let config = load("epoch = \"1s\"\n[[interfaces]]\nname = \"eth0\"\ningress = \"tc\"", &overrides)
+        .expect("all layers are valid");
+    assert_eq!(config.epoch.0, Duration::from_secs(3));
+    assert_eq!((config.sampling.interval, config.tables.ipv4_slots), (7, 2048));
+    let plane = config.control_plane.expect("the environment set it");
+    assert_eq!(plane.token.as_ref().map(Secret::expose), Some("12345"), "a token of digits is text");
+    assert_eq!(config.filter.rules.len(), 1);
+    let names: Vec<_> = config.interfaces.iter().map(|interface| interface.name.as_str()).collect();
+    assert_eq!((names, config.interfaces[0].ingress), (vec!["eth0", "lo"], Ingress::Tc));
+}
+
+#[test]
+fn a_wrong_override_names_where_it_came_from() {
+    let overrides =
+        variables(&[("WEIR_SENSOR__SAMPLING__INTERVAL", "often"), ("WEIR_SENSOR__NO__SUCH", "1")]);
+    let text = load("", &overrides).expect_err("both are wrong").to_string();
+    assert!(text.contains("WEIR_SENSOR__SAMPLING__INTERVAL") && text.contains("no: unknown field"), "{text}");
+    let overrides =
+        Overrides { settings: vec!["epoch".to_owned(), "epoch.x=1".to_owned()], ..Overrides::default() };
+    let text = load("epoch = \"5s\"", &overrides).expect_err("neither is a setting").to_string();
+    assert!(text.contains("KEY=VALUE") && text.contains("not a section"), "{text}");
+}
