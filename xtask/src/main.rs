@@ -4,8 +4,10 @@
 //! fresh clone.
 #![forbid(unsafe_code)]
 
+mod audit;
 mod build;
 mod cargo;
+mod sample;
 mod screen;
 mod setup;
 mod test;
@@ -26,6 +28,8 @@ enum Task {
     Setup(setup::Args),
     Build(build::Args),
     Test(test::Args),
+    Audit(audit::Args),
+    GenerateCapture(sample::Args),
 }
 
 fn main() -> ExitCode {
@@ -33,6 +37,8 @@ fn main() -> ExitCode {
         Task::Setup(args) => setup::run(&args),
         Task::Build(args) => build::run(&args),
         Task::Test(args) => test::run(&args),
+        Task::Audit(args) => audit::run(&args),
+        Task::GenerateCapture(args) => sample::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
