@@ -1,1 +1,18 @@
-//! Parser.
+//! The packet parser of Weir's kernel programs, as a library that also compiles for the host.
+//!
+//! The programs themselves are the binary beside this library (`src/main.rs`, built for BPF only). They
+//! read a frame as a pipeline, `link -> network -> transport`, and so do the host's unit tests, property
+//! tests and fuzzers: there is one parser.
+#![no_std]
+#![allow(clippy::inline_always, reason = "the kernel programs must inline what they call per packet")]
+
+mod gso;
+mod hash;
+mod parse;
+
+pub use gso::{Segmented, Segments};
+pub use hash::{hash4, hash6};
+pub use parse::{
+    Chain, Headers, Ipv4, Ipv6, Ipv6Start, Link, Network, Reject, Stacked, Walk, Window, extensions, ipv4,
+    ipv6, ipv6_start, is_extension, layer3, link, stacked,
+};

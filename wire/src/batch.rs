@@ -113,6 +113,21 @@ impl Totals {
     }
 }
 
+impl std::ops::AddAssign for Totals {
+    fn add_assign(&mut self, more: Self) {
+        self.frames += more.frames;
+        self.octets_l2 += more.octets_l2;
+        self.flow_packets += more.flow_packets;
+        self.flow_octets += more.flow_octets;
+        self.overflow += more.overflow;
+        self.overflow_octets += more.overflow_octets;
+        self.non_ip += more.non_ip;
+        self.malformed += more.malformed;
+        self.filtered += more.filtered;
+        self.unsampled += more.unsampled;
+    }
+}
+
 /// What stood between Ethernet and IP, outermost first; each entry as in [`crate::link`].
 #[derive(Clone, PartialEq, Eq, Hash, Message)]
 pub struct LinkStack {

@@ -2,6 +2,30 @@
 //!
 //! Called by the pipeline in `run` and by `pcap`. Nothing above this module knows a map or a slot: a
 //! [`Drained`] is all that leaves.
-mod drained;
+#![allow(unsafe_code, reason = "shared memory, ioctls and system calls; each block says why it is sound")]
 
+mod attach;
+mod clock;
+mod datapath;
+mod drained;
+mod error;
+mod geometry;
+mod grace;
+mod interface;
+mod memory;
+mod object;
+mod points;
+mod replay;
+mod settings;
+mod tables;
+mod wakeups;
+
+pub use attach::{Attachment, EgressMode, IngressMode};
+pub use datapath::Datapath;
 pub use drained::{DrainFigures, Drained, FlowKey, FlowObservation, PointTotals, fragment};
+pub use error::KernelError;
+use geometry::Geometry;
+pub use interface::{Framing, Interface, Offloads};
+pub use replay::{Replay, ReplayLink, ReplayProgram};
+pub use settings::{FilterAction, FilterRule, KernelLog, MAX_FILTER_RULES, Settings, TableSizes};
+pub use wakeups::{WakeReason, Wakeup, Wakeups};

@@ -1,0 +1,151 @@
+//! Flow slots: one for each unidirectional flow, CPU, half and observation point.
+//!
+//! A slot with `packets == 0` is free. The kernel writes a slot only from the CPU that owns its region;
+//! the sensor reads and zeroes it only while no program can write its half.
+
+/// The last word of a flow key: everything but the addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// Ports in host byte order; 0 where there are none.
+    pub src_port: u16,
+    pub dst_port: u16,
+    pub protocol: u8,
+    /// Observation point, 1-based, so that no key is all zeros.
+    pub point: u8,
+    /// See [`crate::link`].
+    pub link: u16,
+}
+
+impl Key {
+    /// The word that stands in a slot.
+    #[inline(always)]
+    #[must_use]
+    pub const fn pack(self) -> u64 {
+        self.src_port as u64
+            | (self.dst_port as u64) << 16
+            | (self.protocol as u64) << 32
+            | (self.point as u64) << 40
+            | (self.link as u64) << 48
+    }
+
+    /// The inverse of [`Key::pack`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn unpack(word: u64) -> Self {
+        Self {
+            src_port: word as u16,
+            dst_port: (word >> 16) as u16,
+            protocol: (word >> 32) as u8,
+            point: (word >> 40) as u8,
+            link: (word >> 48) as u16,
+        }
+    }
+}
+
+/// What a slot remembers of its packets beside counts and times.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flags {
+    /// OR of byte 13 of the TCP headers.
+    pub tcp: u8,
+    /// OR of [`fragment`] bits.
+    pub fragments: u8,
+    /// Byte 13 of the first packet's TCP header.
+    pub first_tcp: u8,
+    /// Of the first packet.
+    pub icmp_type: u8,
+    pub icmp_code: u8,
+}
+
+impl Flags {
+    /// The bits that later packets add to; the others belong to the first packet.
+    pub const ACCUMULATED: u64 = 0xffff;
+
+    /// The word that stands in a slot.
+    #[inline(always)]
+    #[must_use]
+    pub const fn pack(self) -> u64 {
+        self.tcp as u64
+            | (self.fragments as u64) << 8
+            | (self.first_tcp as u64) << 16
+            | (self.icmp_type as u64) << 24
+            | (self.icmp_code as u64) << 32
+    }
+
+    /// The inverse of [`Flags::pack`].
+    #[must_use]
+    pub const fn unpack(word: u64) -> Self {
+        Self {
+            tcp: word as u8,
+            fragments: (word >> 8) as u8,
+            first_tcp: (word >> 16) as u8,
+            icmp_type: (word >> 24) as u8,
+            icmp_code: (word >> 32) as u8,
+        }
+    }
+}
+
+/// Bits of [`Flags::fragments`].
+pub mod fragment {
+    /// Offset 0, more to come.
+    pub const FIRST: u8 = 1;
+    /// Offset above 0: no transport header.
+    pub const LATER: u8 = 2;
+    /// IPv6 fragment header around a whole packet (RFC 6946).
+    pub const ATOMIC: u8 = 4;
+}
+
+/// An IPv4 flow: one cache line.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug)]
+pub struct Slot4 {
+    /// Source in the low half, destination in the high half, each in network byte order.
+    pub addresses: u64,
+    /// [`Key::pack`].
+    pub key: u64,
+    pub packets: u64,
+    /// Layer-3 octets.
+    pub octets: u64,
+    /// Kernel clock, nanoseconds.
+    pub last_ns: u64,
+    /// [`Flags::pack`].
+    pub flags: u64,
+    pub first_ns: u64,
+    pub reserved: u64,
+}
+
+/// An IPv6 flow: two cache lines, the first of which is all that most packets touch.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug)]
+pub struct Slot6 {
+    /// Network byte order.
+    pub src: [u64; 2],
+    pub dst: [u64; 2],
+    /// [`Key::pack`].
+    pub key: u64,
+    pub packets: u64,
+    /// Layer-3 octets.
+    pub octets: u64,
+    /// Kernel clock, nanoseconds.
+    pub last_ns: u64,
+    /// [`Flags::pack`].
+    pub flags: u64,
+    pub first_ns: u64,
+    pub reserved: [u64; 6],
+}
+
+const _: () = assert!(size_of::<Slot4>() == 64);
+const _: () = assert!(size_of::<Slot6>() == 128);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_and_flags_survive_packing() {
+        let key = Key { src_port: 0x1234, dst_port: 0xfedc, protocol: 132, point: 255, link: 0xabcd };
+        assert_eq!(Key::unpack(key.pack()), key);
+        let flags = Flags { tcp: 0x12, fragments: 5, first_tcp: 2, icmp_type: 128, icmp_code: 255 };
+        assert_eq!(Flags::unpack(flags.pack()), flags);
+        assert_eq!(flags.pack() & Flags::ACCUMULATED, 0x0512);
+    }
+}

@@ -1,0 +1,310 @@
+//! What is counted where. A frame adds to its point's `frames` and then to exactly one of flow, overflow,
+//! non-IP, malformed and filtered.
+
+use aya_ebpf::{
+    helpers::{bpf_get_prandom_u32, bpf_get_smp_processor_id},
+    programs::{TcContext, XdpContext},
+};
+use aya_log_ebpf::{debug, info};
+use weir_sensor_common::{Control, Counters, DIRECT_IFINDEXES, HalfControl, Key, PointEntry, filter, wake};
+use weir_sensor_ebpf::{
+    Chain, Link, Network, Reject, Segmented, Segments, ipv4, ipv6_start, is_extension, layer3, link,
+};
+
+use super::{
+    clock,
+    filter::{Subject, allows},
+    frame::{self, Frame},
+    maps::{WEIR_CONTROL, WEIR_COUNTERS, WEIR_POINTS_DIRECT, WEIR_POINTS_HASHED, WEIR_REGIONS},
+    outline::Context,
+    packed,
+    settings::{WEIR_CPUS, WEIR_POINTS, WEIR_TABLE_CPUS},
+    table::{self, Addition, Place, Table},
+    wake::ask,
+};
+
+/// Which way a frame goes.
+#[derive(Clone, Copy)]
+pub enum Direction {
+    Ingress,
+    Egress,
+}
+
+impl Direction {
+    /// Its bit in [`PointEntry::seen`].
+    #[inline(always)]
+    const fn bit(self) -> u8 {
+        match self {
+            Self::Ingress => 1,
+            Self::Egress => 2,
+        }
+    }
+}
+
+/// TCP flags after which the exact time matters: handshake round-trip times, ends of connections.
+const SYN_OR_FIN: u8 = 0x03;
+
+/// Protocols that carry another IP header: an offloaded packet of theirs repeats headers we do not read.
+const fn is_tunnel(protocol: u8) -> bool {
+    matches!(protocol, 4 | 17 | 41 | 47)
+}
+
+/// Where a frame is counted.
+struct Spot {
+    control: &'static Control,
+    settings: &'static HalfControl,
+    epoch: u64,
+    half: u32,
+    cpu: u32,
+    region: u32,
+    point: u8,
+    layer3: bool,
+}
+
+/// An XDP program's frame.
+#[inline(always)]
+pub fn frame(frame: &Frame, context: &XdpContext) {
+    let Some(spot) = spot(frame.ifindex, Direction::Ingress, context) else { return };
+    if let Err(reject) = count(frame, &spot, context) {
+        refuse(&spot, frame, reject, context);
+    }
+}
+
+/// A TC program's frame. True where its headers are not linear and nothing was counted; not so the `last`
+/// time, when what can be made linear is.
+#[inline(always)]
+pub fn skb(context: &TcContext, direction: Direction, last: bool) -> bool {
+    let frame = Frame::skb(context);
+    let Some(spot) = spot(frame.ifindex, direction, context) else { return false };
+    let Err(reject) = count(&frame, &spot, context) else { return false };
+    if !last && reject == Reject::Truncated && frame.is_partial() {
+        return true;
+    }
+    refuse(&spot, &frame, reject, context);
+    false
+}
+
+/// Finds the point and this CPU's region; `None` where nothing is observed.
+#[inline(always)]
+fn spot<C: Context>(ifindex: u32, direction: Direction, context: &C) -> Option<Spot> {
+    let entry = point_entry(ifindex)?;
+    // SAFETY: a map value; bytes of it are written by the sensor and, `seen`, by us.
+    let PointEntry { ingress, egress, layer3, seen, .. } = unsafe { *entry };
+    let point = match direction {
+        Direction::Ingress => ingress,
+        Direction::Egress => egress,
+    };
+    if point == 0 || point as u32 >= WEIR_POINTS.load() {
+        return None;
+    }
+    if seen & direction.bit() == 0 {
+        // SAFETY: as above. Two CPUs may both log; none counts by it.
+        unsafe { (*entry).seen = seen | direction.bit() };
+        info!(context, "first frame at point {} (interface index {})", point, ifindex);
+    }
+    // SAFETY: a map value that the sensor writes word by word.
+    let control = unsafe { &*WEIR_CONTROL.get_ptr(0)? };
+    // SAFETY: a word that the sensor replaces at once; read a single time, so that one half is meant.
+    let epoch = unsafe { (&raw const control.epoch).read_volatile() };
+    let half = (epoch & 1) as u32;
+    let settings = if half == 0 { &control.halves[0] } else { &control.halves[1] };
+    // SAFETY: a helper without arguments.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    Some(Spot {
+        control,
+        settings,
+        epoch,
+        half,
+        cpu,
+        region: half * WEIR_CPUS.load() + cpu,
+        point,
+        layer3: layer3 != 0,
+    })
+}
+
+#[inline(always)]
+fn point_entry(ifindex: u32) -> Option<*mut PointEntry> {
+    if ifindex < DIRECT_IFINDEXES {
+        WEIR_POINTS_DIRECT.get_ptr_mut(ifindex)
+    } else {
+        WEIR_POINTS_HASHED.get_ptr_mut(&ifindex)
+    }
+}
+
+/// The counters of this CPU at this point.
+#[inline(always)]
+fn counters(spot: &Spot) -> Option<&'static mut Counters> {
+    let index = spot.region * WEIR_POINTS.load() + spot.point as u32;
+    // SAFETY: a map value of this CPU's own region, written with bottom halves off.
+    WEIR_COUNTERS.get_ptr_mut(index).map(|counters| unsafe { &mut *counters })
+}
+
+/// Parses and counts a frame into its flow, or says why not; then nothing was counted.
+#[inline(always)]
+fn count<C: Context>(frame: &Frame, spot: &Spot, context: &C) -> Result<(), Reject> {
+    let interval = spot.settings.sampling_interval;
+    // SAFETY: a helper without arguments.
+    if interval > 1 && unsafe { bpf_get_prandom_u32() } % interval != 0 {
+        return filtered(frame, spot, true);
+    }
+    let mut window = frame.window();
+    let found =
+        if spot.layer3 { layer3(&window)? } else { link(&mut window, frame::tag(frame.offloaded_tag()))? };
+    let (network, number) = match found {
+        Link::Plain(network, number) => (network, number),
+        Link::Stacked(_) => {
+            let passed = context.stacked(frame.offloaded_tag(), spot.half, spot.cpu);
+            let (network, number, taken) = packed::unpack_link(passed)?;
+            window = frame.window();
+            window.skip(taken);
+            (network, number)
+        }
+    };
+    let left = frame.readable_octets().saturating_sub(window.taken());
+    match network {
+        Network::V4 => {
+            let packet = ipv4(&mut window, left)?;
+            into_flow(&packet, number, left, frame, spot)
+        }
+        Network::V6 => {
+            let start = ipv6_start(&mut window, left)?;
+            let mut chain = Chain::none(start.next_header);
+            if is_extension(start.next_header) {
+                let passed = context.extensions(window.taken(), start.next_header as u32, start.rest);
+                packed::accepted(passed)?;
+                chain.protocol = packed::chain_protocol(passed);
+                chain.fragments = packed::chain_fragments(passed);
+                chain.readable = packed::chain_readable(passed);
+                chain.octets = packed::chain_octets(passed);
+                window.skip(chain.octets);
+            }
+            let packet = start.finish(&mut window, chain)?;
+            into_flow(&packet, number, left, frame, spot)
+        }
+    }
+}
+
+#[inline(always)]
+fn into_flow<T: Table>(packet: &T, link: u16, left: u32, frame: &Frame, spot: &Spot) -> Result<(), Reject> {
+    let headers = packet.headers();
+    let wire = if frame.gso_size == 0 {
+        Segments { packets: 1, octets: headers.octets as u64, octets_l2: frame.octets as u64 }
+    } else {
+        Segmented {
+            octets: left,
+            link_octets: frame.octets - left,
+            header_octets: headers.header_octets,
+            gso_size: frame.gso_size,
+            gso_segs: frame.gso_segs,
+        }
+        .on_the_wire(is_tunnel(headers.protocol))
+    };
+    let addition = Addition { packets: wire.packets as u64, octets: wire.octets };
+    if link == packed::NO_NUMBER || spot.cpu >= WEIR_TABLE_CPUS.load() {
+        return overflow(wire, spot);
+    }
+    let region = spot.half * WEIR_TABLE_CPUS.load() + spot.cpu;
+    let key = Key {
+        src_port: headers.src_port,
+        dst_port: headers.dst_port,
+        protocol: headers.protocol,
+        point: spot.point,
+        link,
+    }
+    .pack();
+    match table::find(packet, region, key) {
+        Place::Found(slot) => {
+            let now_ns = if headers.flags.tcp & SYN_OR_FIN == 0 {
+                clock::coarse(spot.control)
+            } else {
+                clock::precise(spot.control)
+            };
+            // SAFETY: a map value of this CPU's own region.
+            table::add(T::fields(unsafe { &mut *slot }), addition, headers.flags.pack(), now_ns);
+        }
+        place => {
+            let settings = spot.settings;
+            if settings.rules != 0 || settings.default_action != filter::ALLOW {
+                let (ip_version, src, dst) = packet.addresses();
+                if !allows(settings, spot.half, Subject { src, dst, key, ip_version }) {
+                    return filtered(frame, spot, false);
+                }
+            }
+            let Place::Free(slot) = place else { return overflow(wire, spot) };
+            let now_ns = clock::precise(spot.control);
+            // SAFETY: a map value of this CPU's own region.
+            table::start(packet, key, unsafe { &mut *slot }, addition, now_ns);
+            fill::<T>(spot);
+        }
+    }
+    if let Some(counters) = counters(spot) {
+        counters.frames += addition.packets;
+        counters.octets_l2 += wire.octets_l2;
+        counters.flow_packets += addition.packets;
+        counters.flow_octets += addition.octets;
+    }
+    Ok(())
+}
+
+/// Counts a slot that came into use, and asks for a drain at three quarters.
+#[inline(always)]
+fn fill<T: Table>(spot: &Spot) {
+    let Some(region) = WEIR_REGIONS.get_ptr_mut(spot.region) else { return };
+    // SAFETY: a map value of this CPU's own region.
+    let used = T::used(unsafe { &mut *region });
+    *used += 1;
+    if *used == 3 << (T::bits() - 2) {
+        ask(spot.epoch, spot.cpu, wake::FILLING);
+    }
+}
+
+/// An IP packet that found no room.
+#[inline(always)]
+fn overflow(wire: Segments, spot: &Spot) -> Result<(), Reject> {
+    if let Some(counters) = counters(spot) {
+        counters.frames += wire.packets as u64;
+        counters.octets_l2 += wire.octets_l2;
+        counters.overflow += wire.packets as u64;
+        counters.overflow_octets += wire.octets;
+        if counters.overflow == wire.packets as u64 {
+            ask(spot.epoch, spot.cpu, wake::OVERFLOW);
+        }
+    }
+    Ok(())
+}
+
+/// A frame that a rule or sampling leaves out.
+#[inline(always)]
+fn filtered(frame: &Frame, spot: &Spot, by_sampling: bool) -> Result<(), Reject> {
+    if let Some(counters) = counters(spot) {
+        let packets = if frame.gso_segs > 1 { frame.gso_segs as u64 } else { 1 };
+        counters.frames += packets;
+        counters.octets_l2 += frame.octets as u64;
+        counters.filtered += packets;
+        if by_sampling {
+            counters.unsampled += packets;
+        }
+    }
+    Ok(())
+}
+
+/// A frame that is no flow's.
+#[inline(always)]
+fn refuse<C: Context>(spot: &Spot, frame: &Frame, reject: Reject, context: &C) {
+    let Some(counters) = counters(spot) else { return };
+    counters.frames += 1;
+    counters.octets_l2 += frame.octets as u64;
+    match reject {
+        Reject::NonIp => counters.non_ip += 1,
+        // Headers that lie where this program cannot read: the packet may be sound, so it is not called
+        // malformed; it could not be attributed.
+        Reject::Truncated if frame.is_partial() => {
+            counters.overflow += 1;
+            debug!(context, "headers of a frame of {} octets are not linear", frame.octets);
+        }
+        Reject::Malformed | Reject::Truncated => {
+            counters.malformed += 1;
+            debug!(context, "malformed frame of {} octets at point {}", frame.octets, spot.point);
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! What the programs are made of, beside the parser.
+
+pub mod account;
+mod clock;
+mod filter;
+pub mod frame;
+mod link_number;
+mod maps;
+pub mod outline;
+mod packed;
+mod settings;
+mod table;
+mod wake;

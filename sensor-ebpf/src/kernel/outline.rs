@@ -1,0 +1,149 @@
+//! The rare and branchy parts of the way of a frame, each a function that the verifier follows once, on its
+//! own, instead of on every path that leads to it. That keeps the programs far below the limit of a million
+//! steps, on old kernels too, and the common path short.
+//!
+//! Such functions must be global (`no_mangle`), take the context and numbers only, and give a number. The
+//! two program types have contexts of different names, hence a pair of each.
+
+use aya_ebpf::{
+    bindings::{__sk_buff, xdp_md},
+    programs::{TcContext, XdpContext},
+};
+use weir_sensor_ebpf::{Link, Reject, Window, extensions, link, stacked};
+
+use super::{
+    account::{self, Direction},
+    frame::{self, opaque},
+    link_number,
+    maps::WEIR_WALK,
+    packed,
+};
+
+/// What differs between the contexts.
+pub trait Context: aya_ebpf::EbpfContext {
+    fn data(&self) -> usize;
+    fn data_end(&self) -> usize;
+    /// Passes a link stack: `tag` is an offloaded tag, or [`frame::NO_TAG`]. A packed link.
+    fn stacked(&self, tag: u32, half: u32, cpu: u32) -> u64;
+    /// Passes extension headers from `taken` on. A packed chain.
+    fn extensions(&self, taken: u32, protocol: u32, rest: u32) -> u64;
+}
+
+impl Context for XdpContext {
+    #[inline(always)]
+    fn data(&self) -> usize {
+        self.data()
+    }
+
+    #[inline(always)]
+    fn data_end(&self) -> usize {
+        self.data_end()
+    }
+
+    #[inline(always)]
+    fn stacked(&self, tag: u32, half: u32, cpu: u32) -> u64 {
+        weir_xdp_stacked(self.ctx, tag, half, cpu)
+    }
+
+    #[inline(always)]
+    fn extensions(&self, taken: u32, protocol: u32, rest: u32) -> u64 {
+        weir_xdp_extensions(self.ctx, taken, protocol, rest)
+    }
+}
+
+impl Context for TcContext {
+    #[inline(always)]
+    fn data(&self) -> usize {
+        self.data()
+    }
+
+    #[inline(always)]
+    fn data_end(&self) -> usize {
+        self.data_end()
+    }
+
+    #[inline(always)]
+    fn stacked(&self, tag: u32, half: u32, cpu: u32) -> u64 {
+        weir_tc_stacked(self.skb.skb, tag, half, cpu)
+    }
+
+    #[inline(always)]
+    fn extensions(&self, taken: u32, protocol: u32, rest: u32) -> u64 {
+        weir_tc_extensions(self.skb.skb, taken, protocol, rest)
+    }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn weir_xdp_stacked(context: *mut xdp_md, tag: u32, half: u32, cpu: u32) -> u64 {
+    pass_stack(&XdpContext::new(context), tag, half, cpu)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn weir_tc_stacked(context: *mut __sk_buff, tag: u32, half: u32, cpu: u32) -> u64 {
+    pass_stack(&TcContext::new(context), tag, half, cpu)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn weir_xdp_extensions(context: *mut xdp_md, taken: u32, protocol: u32, rest: u32) -> u64 {
+    pass_extensions(&XdpContext::new(context), taken, protocol, rest)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn weir_tc_extensions(context: *mut __sk_buff, taken: u32, protocol: u32, rest: u32) -> u64 {
+    pass_extensions(&TcContext::new(context), taken, protocol, rest)
+}
+
+/// Counts a TC program's packet. Not 0 where its headers are not linear and nothing was counted: then it
+/// must be called again, `last`, when they are.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn weir_tc_count(context: *mut __sk_buff, ingress: u32, last: u32) -> u32 {
+    let direction = if ingress == 0 { Direction::Egress } else { Direction::Ingress };
+    account::skb(&TcContext::new(context), direction, last != 0) as u32
+}
+
+/// Counts a TC program's packet, whose headers are made linear if they must.
+#[inline(always)]
+pub fn tc(context: &TcContext, direction: Direction) {
+    let ingress = matches!(direction, Direction::Ingress) as u32;
+    if weir_tc_count(context.skb.skb, ingress, 0) != 0 {
+        frame::pull(context);
+        weir_tc_count(context.skb.skb, ingress, 1);
+    }
+}
+
+#[inline(always)]
+fn pass_stack(context: &impl Context, tag: u32, half: u32, cpu: u32) -> u64 {
+    // SAFETY: the packet's own bounds.
+    let mut window = unsafe { Window::from_raw(opaque(context.data()), opaque(context.data_end())) };
+    let Some(stack) = link_number::scratch() else { return packed::reject(Reject::NonIp) };
+    let network = match link(&mut window, frame::tag(tag)) {
+        Ok(Link::Stacked(rest)) => stacked(&mut window, rest, stack),
+        Ok(Link::Plain(network, _)) => Ok(network),
+        Err(reject) => Err(reject),
+    };
+    match network {
+        Ok(network) => {
+            let number = link_number::intern(stack, half & 1, cpu).unwrap_or(packed::NO_NUMBER);
+            packed::link(network, number, window.taken())
+        }
+        Err(reject) => packed::reject(reject),
+    }
+}
+
+#[inline(always)]
+fn pass_extensions(context: &impl Context, taken: u32, protocol: u32, rest: u32) -> u64 {
+    // SAFETY: the packet's own bounds.
+    let mut window = unsafe { Window::from_raw(opaque(context.data()), opaque(context.data_end())) };
+    window.skip(taken & 0x1ff);
+    let Some(walk) = WEIR_WALK.get_ptr_mut(0) else { return packed::reject(Reject::Malformed) };
+    // SAFETY: this CPU's own value; bottom halves are off, so it works at one frame at a time.
+    match extensions(&window, protocol as u8, rest, unsafe { &mut *walk }) {
+        Ok(chain) => packed::chain(chain),
+        Err(reject) => packed::reject(reject),
+    }
+}

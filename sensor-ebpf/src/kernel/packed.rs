@@ -1,0 +1,90 @@
+//! Results of functions that the verifier follows on their own: it lets such a function take the context and
+//! numbers, and give one number.
+
+use weir_sensor_ebpf::{Chain, Network, Reject};
+
+/// No link number was left.
+pub const NO_NUMBER: u16 = u16::MAX;
+
+const OK: u8 = 0;
+const NON_IP: u8 = 1;
+const MALFORMED: u8 = 2;
+const TRUNCATED: u8 = 3;
+
+#[inline(always)]
+pub const fn reject(reject: Reject) -> u64 {
+    (match reject {
+        Reject::NonIp => NON_IP,
+        Reject::Malformed => MALFORMED,
+        Reject::Truncated => TRUNCATED,
+    }) as u64
+}
+
+/// Whether the function passed its part.
+#[inline(always)]
+pub const fn accepted(packed: u64) -> Result<(), Reject> {
+    match packed as u8 {
+        OK => Ok(()),
+        NON_IP => Err(Reject::NonIp),
+        MALFORMED => Err(Reject::Malformed),
+        _ => Err(Reject::Truncated),
+    }
+}
+
+/// A number that is added to a packet pointer, below a bound that the verifier sees. The compiler knows from
+/// the other function that the mask changes nothing, and would leave it out.
+#[inline(always)]
+fn bounded<const MASK: u32>(number: u64) -> u32 {
+    let mut number = number;
+    // SAFETY: an AND of a register with a constant.
+    unsafe { core::arch::asm!("{number} &= {mask}", number = inout(reg) number, mask = const MASK) };
+    number as u32
+}
+
+/// A link stack that was passed: what follows, its number, the octets it took.
+#[inline(always)]
+pub const fn link(network: Network, number: u16, taken: u32) -> u64 {
+    let six = matches!(network, Network::V6) as u64;
+    six << 8 | (number as u64) << 16 | (taken as u64) << 32
+}
+
+#[inline(always)]
+pub fn unpack_link(packed: u64) -> Result<(Network, u16, u32), Reject> {
+    if let Err(reject) = accepted(packed) {
+        return Err(reject);
+    }
+    let network = if packed >> 8 & 1 == 0 { Network::V4 } else { Network::V6 };
+    Ok((network, (packed >> 16) as u16, bounded::<0xff>(packed >> 32)))
+}
+
+/// A chain of extension headers that was passed.
+#[inline(always)]
+pub const fn chain(chain: Chain) -> u64 {
+    (chain.protocol as u64) << 8
+        | (chain.fragments as u64) << 16
+        | (chain.readable as u64) << 24
+        | (chain.octets as u64) << 32
+}
+
+// The parts of a packed chain, one by one: a struct of them would go through memory byte by byte, and the
+// verifier would lose the bound of the octets.
+
+#[inline(always)]
+pub const fn chain_protocol(packed: u64) -> u8 {
+    (packed >> 8) as u8
+}
+
+#[inline(always)]
+pub const fn chain_fragments(packed: u64) -> u8 {
+    (packed >> 16) as u8
+}
+
+#[inline(always)]
+pub const fn chain_readable(packed: u64) -> bool {
+    packed >> 24 & 1 != 0
+}
+
+#[inline(always)]
+pub fn chain_octets(packed: u64) -> u32 {
+    bounded::<0x7fff>(packed >> 32)
+}

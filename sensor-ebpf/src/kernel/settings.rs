@@ -1,0 +1,30 @@
+//! What is fixed when the programs are loaded. Read-only to the verifier, which removes every branch that
+//! a setting rules out; so a feature that is off costs nothing, and a helper that the kernel lacks may
+//! stand in a branch that is off.
+
+use aya_ebpf::Global;
+
+/// CPUs that can ever run: regions of counters in each half.
+#[unsafe(no_mangle)]
+pub static WEIR_CPUS: Global<u32> = Global::new(1);
+/// CPUs that ran when the tables were made: regions of flow slots in each half. What a CPU counts that
+/// comes later is overflow, until the tables are made anew.
+#[unsafe(no_mangle)]
+pub static WEIR_TABLE_CPUS: Global<u32> = Global::new(1);
+/// Observation points, including the unused point 0.
+#[unsafe(no_mangle)]
+pub static WEIR_POINTS: Global<u32> = Global::new(2);
+/// Binary logarithm of the slots of a region.
+#[unsafe(no_mangle)]
+pub static WEIR_SLOT4_BITS: Global<u32> = Global::new(4);
+#[unsafe(no_mangle)]
+pub static WEIR_SLOT6_BITS: Global<u32> = Global::new(4);
+/// Secret of this load; see `hash`.
+#[unsafe(no_mangle)]
+pub static WEIR_SEED: Global<u64> = Global::new(0);
+/// 1 where the kernel has `bpf_ktime_get_coarse_ns` (5.11).
+#[unsafe(no_mangle)]
+pub static WEIR_COARSE_CLOCK: Global<u8> = Global::new(0);
+/// 1 when capture time stands in for the clock.
+#[unsafe(no_mangle)]
+pub static WEIR_REPLAY: Global<u8> = Global::new(0);

@@ -1,0 +1,62 @@
+//! Weir's kernel programs: XDP on ingress, TC on egress (and on ingress where a device begins with IP).
+//!
+//! They watch and never decide: `XDP_PASS` and `TCX_NEXT`, always. Each program is a few lines; the way of
+//! a frame is `frame -> parse -> table`, and what is counted where is in `kernel::account`.
+#![no_std]
+#![no_main]
+#![feature(asm_experimental_arch)]
+#![allow(clippy::inline_always, reason = "the kernel programs must inline what they call per packet")]
+
+mod kernel;
+
+use aya_ebpf::{
+    bindings::xdp_action,
+    macros::{classifier, xdp},
+    programs::{TcContext, XdpContext},
+};
+use kernel::{
+    account::{self, Direction},
+    frame::Frame,
+    outline,
+};
+
+/// Lets the next program of the chain see the packet, in TCX and in a clsact `direct-action` filter alike.
+const TC_NEXT: i32 = -1;
+
+/// XDP for kernels from 5.18 on: takes frames that lie in several buffers.
+#[xdp(frags)]
+pub fn weir_xdp_frags(context: XdpContext) -> u32 {
+    account::frame(&Frame::xdp_frags(&context), &context);
+    xdp_action::XDP_PASS
+}
+
+/// XDP for kernels before 5.18.
+#[xdp]
+pub fn weir_xdp(context: XdpContext) -> u32 {
+    account::frame(&Frame::xdp_linear(&context), &context);
+    xdp_action::XDP_PASS
+}
+
+/// TC on egress.
+#[classifier]
+pub fn weir_tc_egress(context: TcContext) -> i32 {
+    outline::tc(&context, Direction::Egress);
+    TC_NEXT
+}
+
+/// TC on ingress: for devices without an Ethernet header, and where an operator prefers it to XDP.
+#[classifier]
+pub fn weir_tc_ingress(context: TcContext) -> i32 {
+    outline::tc(&context, Direction::Ingress);
+    TC_NEXT
+}
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo) -> ! {
+    // The verifier refuses a program that could come here, and nothing that is linked can.
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

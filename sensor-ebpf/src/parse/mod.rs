@@ -1,0 +1,47 @@
+//! From bytes to a flow key, a layer a file. Rules and their sources:
+//!
+//! - lengths are the IP header's own claim; one that claims more than the frame holds is malformed, one
+//!   that claims less than its own header (as captures of segmentation offload show) is counted as it
+//!   claims, and its transport header is read to the end of the frame;
+//! - tunnels count as their outermost IP header; ICMP errors say nothing of the packet they quote;
+//! - a later fragment, or a transport header cut before its ports, has ports 0.
+
+mod ipv4;
+mod ipv6;
+mod link;
+mod transport;
+mod window;
+
+pub use ipv4::{Ipv4, ipv4};
+pub use ipv6::{Chain, Ipv6, Ipv6Start, Walk, extensions, ipv6, ipv6_start, is_extension};
+pub use link::{Link, Network, Stacked, layer3, link, stacked};
+use weir_sensor_common::Flags;
+pub use window::Window;
+
+/// Why a frame is not counted into a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reject {
+    /// No IP header where the link layers end, or more link headers than we follow.
+    NonIp,
+    /// A header that contradicts itself or the frame.
+    Malformed,
+    /// The bytes at hand end inside a header. The frame may go on where we cannot read (fragments of an
+    /// XDP frame, an skb that is not linear); the caller knows.
+    Truncated,
+}
+
+/// What the network and transport layers say of a packet, addresses aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Headers {
+    /// IANA protocol number of the transport.
+    pub protocol: u8,
+    /// Host byte order.
+    pub src_port: u16,
+    pub dst_port: u16,
+    /// Layer-3 octets by the IP header's own claim.
+    pub octets: u32,
+    /// Octets from the start of the IP header to the end of the transport header: what each segment of
+    /// a GSO packet repeats.
+    pub header_octets: u32,
+    pub flags: Flags,
+}

@@ -1,0 +1,74 @@
+//! The memory of array maps: read and zeroed without a system call for each element.
+
+use std::{io, marker::PhantomData, os::fd::AsRawFd};
+
+use memmap2::{MmapOptions, MmapRaw};
+
+use super::KernelError;
+
+/// Types that lie in shared maps: plain numbers, any bytes are a value.
+///
+/// # Safety
+/// `repr(C)`, no invalid bit patterns, no padding that matters.
+pub unsafe trait Shared: Copy {}
+
+// SAFETY: numbers and arrays of numbers, by their definitions in `weir-sensor-common`.
+unsafe impl Shared for weir_sensor_common::Slot4 {}
+// SAFETY: as above.
+unsafe impl Shared for weir_sensor_common::Slot6 {}
+// SAFETY: as above.
+unsafe impl Shared for weir_sensor_common::Counters {}
+// SAFETY: as above.
+unsafe impl Shared for weir_sensor_common::Region {}
+// SAFETY: as above.
+unsafe impl Shared for weir_sensor_common::Control {}
+
+/// The elements of one map.
+#[derive(Debug)]
+pub struct MapMemory<T> {
+    memory: MmapRaw,
+    len: usize,
+    elements: PhantomData<T>,
+}
+
+impl<T: Shared> MapMemory<T> {
+    /// Maps the `len` elements of the array map `map`, which `BPF_F_MMAPABLE` made mappable.
+    pub fn new(map: &'static str, fd: &impl AsRawFd, len: usize) -> Result<Self, KernelError> {
+        let octets = len * size_of::<T>();
+        let memory = MmapOptions::new()
+            .len(octets)
+            .map_raw(fd.as_raw_fd())
+            .map_err(|source: io::Error| KernelError::Mmap { map, octets, source })?;
+        Ok(Self { memory, len, elements: PhantomData })
+    }
+
+    fn at(&self, index: usize) -> *mut T {
+        assert!(index < self.len, "element {index} of a map of {}", self.len);
+        // SAFETY: within the mapping, by the assertion.
+        unsafe { self.memory.as_mut_ptr().cast::<T>().add(index) }
+    }
+
+    /// One element, as it is now. While programs write it, its fields may be of different instants.
+    pub fn read(&self, index: usize) -> T {
+        // SAFETY: within the mapping, aligned to a page, and any bytes are a `T`.
+        unsafe { self.at(index).read_volatile() }
+    }
+
+    /// A pointer to a field that programs read while we write it.
+    pub fn element(&self, index: usize) -> *mut T {
+        self.at(index)
+    }
+
+    /// The elements of a range that no program writes: a half after its grace period.
+    pub fn quiet(&self, range: std::ops::Range<usize>) -> &[T] {
+        assert!(range.start <= range.end && range.end <= self.len, "a range of {}", self.len);
+        // SAFETY: within the mapping; the caller holds the half alone, as the module's contract says.
+        unsafe { std::slice::from_raw_parts(self.memory.as_ptr().cast::<T>().add(range.start), range.len()) }
+    }
+
+    /// Zeroes one element of a range that no program writes.
+    pub fn zero(&mut self, index: usize) {
+        // SAFETY: as in `read`; all zeros are a `T`.
+        unsafe { self.at(index).write_bytes(0, 1) }
+    }
+}

@@ -1,0 +1,166 @@
+//! Frames run through the real programs with `BPF_PROG_TEST_RUN`: `weir-sensor pcap`, and the unit test of
+//! the datapath.
+
+use aya::{
+    Ebpf,
+    programs::{Program, SchedClassifier, TestRun, TestRunOptions, Xdp},
+};
+
+use super::{
+    Drained, Geometry, KernelError, PointTotals, Settings,
+    attach::Programs,
+    clock::WallClock,
+    datapath::totals,
+    object::{self, Clock, Features},
+    points::Points,
+    settings::Steering,
+    tables::{Half, Tables},
+};
+
+/// How the frames of a capture begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplayLink {
+    Ethernet,
+    RawIp,
+}
+
+/// Which program sees the frames.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReplayProgram {
+    #[default]
+    Xdp,
+    TcEgress,
+    TcIngress,
+}
+
+/// Frames that the kernel takes: an Ethernet header at least, and at most what an IP packet of 65,535 octets
+/// needs.
+const FRAME_OCTETS: std::ops::RangeInclusive<usize> = 14..=65_549;
+
+/// A test run sees its frame on the loopback interface.
+const LOOPBACK: u32 = 1;
+
+/// Frames between looks at how full the tables are.
+const LOOK_EVERY: u32 = 1024;
+
+/// Tables and one program that no interface feeds.
+pub struct Replay {
+    object: Ebpf,
+    program: &'static str,
+    tables: Tables,
+    points: Points,
+    /// What full tables were drained of on the way.
+    drained: Half,
+    totals: Vec<PointTotals>,
+    until_look: u32,
+    first_ns: Option<i64>,
+    last_ns: i64,
+}
+
+impl Replay {
+    /// For frames that begin as `link` says, seen by XDP.
+    pub fn load(settings: &Settings, link: ReplayLink) -> Result<Self, KernelError> {
+        Self::through(ReplayProgram::Xdp, settings, link)
+    }
+
+    /// For any of the programs.
+    pub fn through(
+        program: ReplayProgram,
+        settings: &Settings,
+        link: ReplayLink,
+    ) -> Result<Self, KernelError> {
+        settings.validate()?;
+        let features = Features::detect();
+        let geometry = Geometry::new(settings)?;
+        let steering = Steering::new(settings.sampling_interval, &settings.filter, settings.filter_default)?;
+        let mut object = object::load(settings, geometry, features, Clock::Replay)?;
+        let program = match program {
+            ReplayProgram::Xdp => features.xdp_program(),
+            ReplayProgram::TcEgress => "weir_tc_egress",
+            ReplayProgram::TcIngress => "weir_tc_ingress",
+        };
+        Programs { object: &mut object, features }.load(program)?;
+        let tables = Tables::new(&mut object, geometry, steering)?;
+        let mut points = Points::new(&mut object, settings.max_points)?;
+        points.add("capture", LOOPBACK, LOOPBACK, link == ReplayLink::RawIp)?;
+        Ok(Self {
+            object,
+            program,
+            tables,
+            points,
+            drained: Half::default(),
+            totals: Vec::new(),
+            until_look: LOOK_EVERY,
+            first_ns: None,
+            last_ns: 0,
+        })
+    }
+
+    /// Runs one frame, padded to its length on the wire, at its capture time.
+    pub fn frame(&mut self, bytes: &[u8], time_ns: i64) -> Result<(), KernelError> {
+        if !FRAME_OCTETS.contains(&bytes.len()) {
+            return Err(KernelError::FrameSize(bytes.len()));
+        }
+        self.tables.set_replay_clock(time_ns as u64);
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(bytes);
+        match self.object.program(self.program) {
+            Some(Program::Xdp(program)) => Xdp::test_run(program, options),
+            Some(Program::SchedClassifier(program)) => SchedClassifier::test_run(program, options),
+            _ => return Err(KernelError::MissingMap(self.program)),
+        }
+        .map_err(|source| KernelError::Run { octets: bytes.len(), source: Box::new(source) })?;
+        self.first_ns = Some(self.first_ns.map_or(time_ns, |first| first.min(time_ns)));
+        self.last_ns = self.last_ns.max(time_ns);
+        self.until_look -= 1;
+        if self.until_look == 0 {
+            self.until_look = LOOK_EVERY;
+            if self.tables.is_half_full() {
+                self.drain()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Turns the epoch and keeps what it held.
+    fn drain(&mut self) -> Result<(), KernelError> {
+        let clock = WallClock::of_capture();
+        let epoch = self.tables.epoch();
+        self.tables.flip(clock)?;
+        let mut half = self.tables.read(clock)?;
+        let known = self.drained.links.len() as u32;
+        for flow in &mut half.flows {
+            if flow.link != 0 {
+                flow.link += known;
+            }
+        }
+        self.drained.links.append(&mut half.links);
+        self.drained.flows.append(&mut half.flows);
+        self.drained.sampling_interval = half.sampling_interval;
+        self.drained.figures = half.figures;
+        let drained = totals(&self.tables, &self.points, epoch);
+        if self.totals.is_empty() {
+            self.totals = drained;
+        } else {
+            for (kept, more) in self.totals.iter_mut().zip(drained) {
+                kept.totals += more.totals;
+            }
+        }
+        self.tables.release(epoch)
+    }
+
+    /// What the capture held.
+    pub fn finish(mut self) -> Result<Drained, KernelError> {
+        self.drain()?;
+        Ok(Drained {
+            epoch: 0,
+            window_start_ns: self.first_ns.unwrap_or(0),
+            window_end_ns: self.last_ns,
+            sampling_interval: self.drained.sampling_interval,
+            points: self.totals,
+            links: self.drained.links,
+            flows: self.drained.flows,
+            figures: self.drained.figures,
+        })
+    }
+}
