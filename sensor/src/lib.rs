@@ -11,4 +11,6 @@ pub mod config;
 pub mod flow;
 #[allow(unsafe_code, reason = "maps are read through mmap")]
 pub mod kernel;
+pub mod metrics;
 pub mod replay;
+pub mod ship;

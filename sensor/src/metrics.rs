@@ -1,0 +1,272 @@
+//! Everything that the sensor tells Prometheus, declared together.
+//!
+//! One [`Metrics`] is made by `run` and shared; each part sets its own. What must stay true: labels are
+//! bounded by the configuration (at most 127 interfaces, two directions, and the fixed words below), never
+//! by what a packet, a server or a stranger sends.
+
+use prometheus::{
+    Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
+use weir_wire::Direction;
+
+use crate::kernel::{Drained, PointTotals};
+
+/// Declares the struct and its constructor: one line a metric, its doc comment is its help text.
+macro_rules! metrics {
+    ($($(#[doc = $help:literal])+ $field:ident: $kind:tt $([$($label:literal),+])? = $name:literal;)+) => {
+        /// All metrics of the sensor.
+        pub struct Metrics {
+            registry: Registry,
+            $($(#[doc = $help])+ pub $field: metrics!(@type $kind),)+
+        }
+
+        impl Metrics {
+            /// A registry of its own, with every metric in it.
+            pub fn new() -> prometheus::Result<Self> {
+                let registry = Registry::new();
+                $(
+                    let name = concat!("weir_sensor_", $name);
+                    let help = concat!($($help),+).trim_start();
+                    let $field = metrics!(@new $kind name help [$($($label),+)?]);
+                    registry.register(Box::new($field.clone()))?;
+                )+
+                Ok(Self { registry, $($field),+ })
+            }
+        }
+    };
+    (@type counter) => { IntCounter };
+    (@type counters) => { IntCounterVec };
+    (@type gauge) => { IntGauge };
+    (@type gauges) => { IntGaugeVec };
+    (@type float) => { Gauge };
+    (@type seconds) => { Histogram };
+    (@new counter $name:ident $help:ident []) => { IntCounter::new($name, $help)? };
+    (@new gauge $name:ident $help:ident []) => { IntGauge::new($name, $help)? };
+    (@new float $name:ident $help:ident []) => { Gauge::new($name, $help)? };
+    (@new seconds $name:ident $help:ident []) => {
+        Histogram::with_opts(HistogramOpts::new($name, $help).buckets(SECONDS.to_vec()))?
+    };
+    (@new counters $name:ident $help:ident [$($label:literal),+]) => {
+        IntCounterVec::new(Opts::new($name, $help), &[$($label),+])?
+    };
+    (@new gauges $name:ident $help:ident [$($label:literal),+]) => {
+        IntGaugeVec::new(Opts::new($name, $help), &[$($label),+])?
+    };
+}
+
+/// From a grace period on an idle machine to a request that times out.
+const SECONDS: [f64; 14] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+metrics! {
+    /// Version of the sensor, as a label; always 1
+    build: gauges["version"] = "build_info";
+    /// Memory that the process holds, without the kernel tables that it has not touched
+    resident_bytes: gauge = "resident_memory_bytes";
+
+    /// Frames seen by the kernel program
+    frames: counters["interface", "direction"] = "frames_total";
+    /// Layer-2 octets of the frames seen by the kernel program
+    octets: counters["interface", "direction"] = "octets_total";
+    /// Frames by what became of them: flow, overflow, non_ip, malformed, filtered, unsampled
+    packets: counters["interface", "direction", "verdict"] = "packets_total";
+    /// Layer-3 octets counted into flows
+    flow_octets: counters["interface", "direction"] = "flow_octets_total";
+    /// Frames for which no verdict was counted; anything but 0 is a defect of the sensor
+    unaccounted: counter = "unaccounted_frames_total";
+    /// 1 while an interface moves packets that its kernel program does not see
+    blind: gauges["interface", "direction"] = "point_blind";
+
+    /// Epochs drained from the kernel
+    drains: counter = "drains_total";
+    /// Epochs that were drained before their time, by reason: filling, overflow
+    early_drains: counters["reason"] = "early_drains_total";
+    /// Drains that failed and were tried again
+    drain_failures: counter = "drain_failures_total";
+    /// From the epoch flip until no kernel program could hold the old epoch
+    grace_seconds: seconds = "drain_grace_seconds";
+    /// Reading and decoding a drained half
+    read_seconds: seconds = "drain_read_seconds";
+    /// Merging observations into connections and packing them
+    merge_seconds: seconds = "merge_seconds";
+    /// Waiting for room in the queue, while the kernel tables absorb
+    outbox_wait_seconds: seconds = "outbox_wait_seconds";
+    /// Slots in use in the drained half, over all CPUs
+    slots_used: gauge = "table_slots_used";
+    /// Slots of a half, over all CPUs
+    slots: gauge = "table_slots";
+    /// When the last epoch was drained, seconds since the Unix epoch
+    last_drain: float = "last_drain_timestamp_seconds";
+    /// One packet in this many is counted
+    sampling_interval: gauge = "sampling_interval";
+
+    /// Connections remembered
+    connections: gauge = "connections";
+    /// Connections whose start was forgotten for want of room; their counts were kept
+    evictions: counter = "connection_evictions_total";
+    /// Records made
+    records: counter = "records_total";
+    /// Packets in records
+    record_packets: counter = "record_packets_total";
+    /// Packets seen again at a further observation point, in no record
+    crossing_packets: counter = "crossing_packets_total";
+    /// Records whose packets no record or crossing counter holds; anything but 0 is a defect of the sensor
+    unmerged_packets: counter = "unmerged_packets_total";
+
+    /// Bytes of compressed batches that wait for delivery
+    queue_bytes: gauge = "queue_bytes";
+    /// Batches that wait for delivery
+    queue_batches: gauge = "queue_batches";
+    /// Bytes that the queue holds when full
+    queue_capacity: gauge = "queue_capacity_bytes";
+    /// Batches acknowledged by the control plane, or locally where there is none
+    shipped_batches: counter = "shipped_batches_total";
+    /// Records in acknowledged batches
+    shipped_records: counter = "shipped_records_total";
+    /// Bytes of acknowledged batches
+    shipped_bytes: counter = "shipped_bytes_total";
+    /// Packets in acknowledged batches
+    shipped_packets: counter = "shipped_packets_total";
+    /// Batches that the control plane refused for good, or that could not be packed; they are lost to it
+    refused_batches: counter = "refused_batches_total";
+    /// Records in refused batches
+    refused_records: counter = "refused_records_total";
+    /// Packets in refused batches
+    refused_packets: counter = "refused_packets_total";
+    /// Batches that were not delivered when the sensor stopped
+    abandoned_batches: counter = "abandoned_batches_total";
+    /// Attempts that will be repeated, by reason: connection, timeout, server, throttled, credential, address
+    retries: counters["reason"] = "ship_retries_total";
+    /// 1 while the control plane refuses the credential or the address is wrong: nothing is delivered
+    misconfigured: gauge = "ship_misconfigured";
+    /// One attempt to deliver a batch
+    ship_seconds: seconds = "ship_seconds";
+    /// When the last batch was acknowledged, seconds since the Unix epoch
+    last_delivery: float = "last_delivery_timestamp_seconds";
+    /// Clock of the control plane less ours, as its last answer told it (to the second)
+    clock_skew: float = "clock_skew_seconds";
+
+    /// Reloads of the configuration, by result: applied, refused
+    reloads: counters["result"] = "config_reloads_total";
+}
+
+/// The label of a direction.
+#[must_use]
+pub fn direction(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Ingress => "ingress",
+        Direction::Egress => "egress",
+    }
+}
+
+impl Metrics {
+    /// Takes in what a drain found.
+    pub fn drained(&self, drained: &Drained) {
+        self.drains.inc();
+        self.grace_seconds.observe(drained.figures.grace.as_secs_f64());
+        self.read_seconds.observe(drained.figures.read.as_secs_f64());
+        self.slots_used.set(drained.figures.slots_used as i64);
+        self.slots.set(drained.figures.slots as i64);
+        self.sampling_interval.set(i64::from(drained.sampling_interval));
+        self.last_drain.set(unix_seconds());
+        for point in &drained.points {
+            self.point(point);
+        }
+    }
+
+    fn point(&self, point: &PointTotals) {
+        let labels = [point.interface.as_str(), direction(point.direction)];
+        let totals = &point.totals;
+        self.frames.with_label_values(&labels).inc_by(totals.frames);
+        self.octets.with_label_values(&labels).inc_by(totals.octets_l2);
+        self.flow_octets.with_label_values(&labels).inc_by(totals.flow_octets);
+        for (verdict, packets) in [
+            ("flow", totals.flow_packets),
+            ("overflow", totals.overflow),
+            ("non_ip", totals.non_ip),
+            ("malformed", totals.malformed),
+            // What sampling leaves out is told apart from what a rule does.
+            ("filtered", totals.filtered.saturating_sub(totals.unsampled)),
+            ("unsampled", totals.unsampled),
+        ] {
+            self.packets.with_label_values(&[labels[0], labels[1], verdict]).inc_by(packets);
+        }
+        self.unaccounted.inc_by(totals.frames.abs_diff(totals.accounted()));
+    }
+
+    /// The text that Prometheus scrapes.
+    pub fn encode(&self) -> prometheus::Result<String> {
+        if let Some(bytes) = resident_bytes() {
+            self.resident_bytes.set(bytes);
+        }
+        prometheus::TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+}
+
+/// Seconds since the Unix epoch.
+#[must_use]
+pub fn unix_seconds() -> f64 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0.0, |since| since.as_secs_f64())
+}
+
+fn resident_bytes() -> Option<i64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kibibytes: i64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::DrainFigures;
+    use weir_wire::Totals;
+
+    #[test]
+    fn a_drain_shows_in_the_text() {
+        let metrics = Metrics::new().expect("every metric is declared once");
+        let totals = Totals {
+            frames: 10,
+            octets_l2: 1_000,
+            flow_packets: 4,
+            flow_octets: 300,
+            overflow: 1,
+            non_ip: 1,
+            malformed: 1,
+            filtered: 3,
+            unsampled: 2,
+            ..Totals::default()
+        };
+        metrics.drained(&Drained {
+            epoch: 0,
+            window_start_ns: 0,
+            window_end_ns: 1,
+            sampling_interval: 3,
+            points: vec![PointTotals {
+                id: 1,
+                interface: "eth0".to_owned(),
+                ifindex: 2,
+                direction: Direction::Egress,
+                stack: 0,
+                totals,
+            }],
+            links: Vec::new(),
+            flows: Vec::new(),
+            figures: DrainFigures::default(),
+        });
+        let text = metrics.encode().expect("it encodes");
+        for line in [
+            "weir_sensor_frames_total{direction=\"egress\",interface=\"eth0\"} 10",
+            "weir_sensor_packets_total{direction=\"egress\",interface=\"eth0\",verdict=\"filtered\"} 1",
+            "weir_sensor_packets_total{direction=\"egress\",interface=\"eth0\",verdict=\"unsampled\"} 2",
+            "weir_sensor_unaccounted_frames_total 0",
+            "weir_sensor_drains_total 1",
+            "# HELP weir_sensor_connections Connections remembered",
+        ] {
+            assert!(text.contains(line), "{line} in {text}");
+        }
+        assert!(text.contains("weir_sensor_resident_memory_bytes "));
+    }
+}

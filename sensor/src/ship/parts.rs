@@ -1,0 +1,288 @@
+//! A merged epoch as batches: cut to the wire's limits, with dictionaries of their own.
+//!
+//! Every epoch has at least one part: an idle one still ships its ledger.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::ops::Range;
+
+use bytes::Bytes;
+use prost::Message as _;
+use thiserror::Error;
+use uuid::Uuid;
+use weir_wire::{Batch, Flow, LinkStack, Point, VERSION, limits};
+
+use crate::flow::{Merged, Record};
+
+/// Bytes of records in one part before compression. zstd never grows by more than a few bytes in a
+/// thousand, so a part of this size is within the compressed limit whatever it holds.
+const MAX_PLAIN: usize = limits::MAX_COMPRESSED - (limits::MAX_COMPRESSED / 8);
+
+/// A batch, ready to be sent.
+#[derive(Clone, Debug)]
+pub struct Packed {
+    pub generation: Uuid,
+    pub epoch: u64,
+    pub part: u32,
+    /// For the counters of what became of it.
+    pub records: u64,
+    pub packets: u64,
+    /// Protobuf, compressed.
+    pub body: Bytes,
+}
+
+/// Why an epoch cannot be packed.
+#[derive(Debug, Error)]
+pub enum PackError {
+    #[error("pack part {part} of epoch {epoch}: {source}")]
+    Encode { epoch: u64, part: u32, source: weir_wire::CodecError },
+}
+
+/// Cuts an epoch into parts and encodes them.
+pub fn pack(merged: &Merged, generation: Uuid) -> Result<Vec<Packed>, PackError> {
+    let ranges = cut(merged);
+    let parts = ranges.len() as u32;
+    let mut packed = Vec::with_capacity(ranges.len());
+    for (part, range) in (0_u32..).zip(ranges) {
+        let records = &merged.records[range];
+        let batch = batch(merged, generation, (part, parts), records);
+        let body = weir_wire::encode(&batch).map_err(|source| PackError::Encode {
+            epoch: merged.epoch,
+            part,
+            source,
+        })?;
+        packed.push(Packed {
+            generation,
+            epoch: merged.epoch,
+            part,
+            records: records.len() as u64,
+            packets: records.iter().map(|record| record.packets + record.reverse_packets).sum(),
+            body: body.into(),
+        });
+    }
+    Ok(packed)
+}
+
+/// Where to cut.
+fn cut(merged: &Merged) -> Vec<Range<usize>> {
+    let mut ranges = Vec::new();
+    let (mut start, mut bytes) = (0, 0);
+    for (at, record) in merged.records.iter().enumerate() {
+        // Tag and length of the field stand before the record; its link stack may be new to the part.
+        let size = flow(record, merged.window_start_ns, 0).encoded_len()
+            + 8
+            + record.link.as_ref().map_or(0, |link| link.len() * 5 + 8);
+        if at - start == limits::MAX_RECORDS || (at > start && bytes + size > MAX_PLAIN) {
+            ranges.push(start..at);
+            (start, bytes) = (at, 0);
+        }
+        bytes += size;
+    }
+    if start < merged.records.len() || ranges.is_empty() {
+        ranges.push(start..merged.records.len());
+    }
+    ranges
+}
+
+fn batch(merged: &Merged, generation: Uuid, (part, parts): (u32, u32), records: &[Record]) -> Batch {
+    let mut links: Vec<LinkStack> = Vec::new();
+    let mut known: HashMap<&[u32], u32> = HashMap::new();
+    let mut flows = Vec::with_capacity(records.len());
+    for record in records {
+        let link = match record.link.as_deref() {
+            None => 0,
+            Some(headers) => *known.entry(headers).or_insert_with(|| {
+                links.push(LinkStack { headers: headers.to_vec() });
+                links.len() as u32
+            }),
+        };
+        flows.push(flow(record, merged.window_start_ns, link));
+    }
+    let points = merged.points.iter().map(|point| Point {
+        id: u32::from(point.id),
+        interface: point.interface.clone(),
+        ifindex: point.ifindex,
+        direction: point.direction.into(),
+        totals: (part == 0).then_some(point.totals),
+    });
+    Batch {
+        version: VERSION,
+        generation: generation.as_bytes().to_vec(),
+        epoch: merged.epoch,
+        part,
+        parts,
+        window_start_ns: merged.window_start_ns,
+        window_end_ns: merged.window_end_ns,
+        sampling_interval: merged.sampling_interval,
+        points: points.collect(),
+        links,
+        flows,
+        crossing_packets: if part == 0 { merged.crossing_packets } else { 0 },
+        crossing_octets: if part == 0 { merged.crossing_octets } else { 0 },
+    }
+}
+
+fn flow(record: &Record, window_start_ns: i64, link: u32) -> Flow {
+    let (src_high, src_low) = words(record.key.src);
+    let (dst_high, dst_low) = words(record.key.dst);
+    let relative = |time_ns: i64| time_ns.saturating_sub(window_start_ns);
+    Flow {
+        ip_version: if record.key.src.is_ipv4() { 4 } else { 6 },
+        src_high,
+        src_low,
+        dst_high,
+        dst_low,
+        protocol: u32::from(record.key.protocol),
+        src_port: u32::from(record.key.src_port),
+        dst_port: u32::from(record.key.dst_port),
+        packets: record.packets,
+        octets: record.octets,
+        reverse_packets: record.reverse_packets,
+        reverse_octets: record.reverse_octets,
+        start_ns: relative(record.start_ns),
+        first_ns: relative(record.first_ns),
+        last_ns: relative(record.last_ns),
+        tcp_flags: u32::from(record.tcp_flags),
+        reverse_tcp_flags: u32::from(record.reverse_tcp_flags),
+        handshake_rtt_us: record.handshake_rtt_us,
+        tcp_state: record.tcp_state.into(),
+        end_reason: record.end_reason.into(),
+        fragment: record.fragment,
+        icmp_type: u32::from(record.icmp_type),
+        icmp_code: u32::from(record.icmp_code),
+        point: u32::from(record.point),
+        link,
+        path: record.path.iter().map(|&point| u32::from(point)).collect(),
+        // The kernel programs of this version do not count them.
+        retransmits: 0,
+    }
+}
+
+/// An address as two words; IPv4 in the lowest 32 bits.
+fn words(address: IpAddr) -> (u64, u64) {
+    match address {
+        IpAddr::V4(address) => (0, u64::from(address.to_bits())),
+        IpAddr::V6(address) => ((address.to_bits() >> 64) as u64, address.to_bits() as u64),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::{DrainFigures, FlowKey, PointTotals};
+    use weir_wire::{Direction, EndReason, TcpState, Totals, link};
+
+    fn record(number: u32) -> Record {
+        let high = u128::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
+        Record {
+            key: FlowKey {
+                src: IpAddr::V6(high.into()),
+                dst: "2001:db8::1".parse().expect("an address"),
+                protocol: 17,
+                src_port: number as u16,
+                dst_port: 53,
+            },
+            link: (number % 3 == 0).then(|| vec![link::VLAN | (number % 7)].into()),
+            packets: 3,
+            octets: 300,
+            reverse_packets: 2,
+            reverse_octets: 200,
+            start_ns: 900,
+            first_ns: 1_100,
+            last_ns: 1_200,
+            tcp_flags: 0,
+            reverse_tcp_flags: 0,
+            handshake_rtt_us: None,
+            tcp_state: TcpState::Unknown,
+            end_reason: EndReason::ActiveTimeout,
+            fragment: false,
+            icmp_type: 0,
+            icmp_code: 0,
+            point: 1,
+            path: Box::default(),
+        }
+    }
+
+    fn merged(records: Vec<Record>) -> Merged {
+        Merged {
+            epoch: 9,
+            window_start_ns: 1_000,
+            window_end_ns: 2_000,
+            sampling_interval: 1,
+            points: vec![PointTotals {
+                id: 1,
+                interface: "eth0".to_owned(),
+                ifindex: 2,
+                direction: Direction::Ingress,
+                stack: 2,
+                totals: Totals { frames: 1, non_ip: 1, ..Totals::default() },
+            }],
+            records,
+            crossing_packets: 7,
+            crossing_octets: 700,
+            figures: DrainFigures::default(),
+            evicted: 0,
+        }
+    }
+
+    fn unpack(packed: &[Packed]) -> Vec<Batch> {
+        packed
+            .iter()
+            .map(|packed| weir_wire::decode(&packed.body).expect("what was packed decodes"))
+            .collect()
+    }
+
+    #[test]
+    fn an_idle_epoch_ships_its_ledger() {
+        let packed = pack(&merged(Vec::new()), Uuid::from_u128(5)).expect("it packs");
+        let batches = unpack(&packed);
+        let [batch] = &batches[..] else { panic!("one part") };
+        assert_eq!((batch.epoch, batch.part, batch.parts, batch.flows.len()), (9, 0, 1, 0));
+        assert_eq!(batch.generation, Uuid::from_u128(5).as_bytes());
+        assert_eq!(batch.points[0].totals.map(|totals| totals.frames), Some(1));
+        assert_eq!((batch.crossing_packets, batch.crossing_octets), (7, 700));
+    }
+
+    #[test]
+    fn parts_hold_all_records_and_the_ledger_once() {
+        let count = 2 * limits::MAX_RECORDS as u32 + 1;
+        let whole = merged((0..count).map(record).collect());
+        let packed = pack(&whole, Uuid::nil()).expect("it packs");
+        let batches = unpack(&packed);
+        assert_eq!(batches.iter().map(|batch| batch.flows.len()).collect::<Vec<_>>(), [50_000, 50_000, 1]);
+        let keys: Vec<_> = batches.iter().map(|batch| (batch.part, batch.parts)).collect();
+        assert_eq!(keys, [(0, 3), (1, 3), (2, 3)]);
+        assert_eq!(batches.iter().map(|batch| batch.crossing_packets).sum::<u64>(), 7);
+        assert_eq!(batches.iter().filter(|batch| batch.points[0].totals.is_some()).count(), 1);
+        assert_eq!(packed.iter().map(|packed| packed.packets).sum::<u64>(), 5 * u64::from(count));
+        for (number, flow) in
+            (0..).zip(batches.iter().flat_map(|batch| batch.flows.iter().map(move |flow| (batch, flow))))
+        {
+            let (batch, flow) = flow;
+            let record = record(number);
+            assert_eq!((flow.src_high, flow.src_low), words(record.key.src));
+            assert_eq!((flow.start_ns, flow.first_ns, flow.last_ns), (-100, 100, 200));
+            let headers = (flow.link as usize).checked_sub(1).map(|index| &batch.links[index].headers[..]);
+            assert_eq!(headers, record.link.as_deref());
+        }
+    }
+
+    #[test]
+    fn records_of_the_largest_size_stay_within_the_limits() {
+        let large = |number: u32| Record {
+            link: Some((0..16).map(|header| link::MPLS | (number * 16 + header) & 0xf_ffff).collect()),
+            packets: u64::MAX >> 20,
+            octets: u64::MAX >> 1,
+            reverse_packets: u64::MAX >> 20,
+            reverse_octets: u64::MAX >> 1,
+            start_ns: i64::MIN,
+            handshake_rtt_us: Some(u32::MAX),
+            path: (200..216).collect(),
+            ..record(number)
+        };
+        let whole = merged((0..60_000).map(large).collect());
+        let packed = pack(&whole, Uuid::nil()).expect("it packs");
+        assert!(packed.len() > 2, "cut by size: {} parts", packed.len());
+        assert_eq!(unpack(&packed).iter().map(|batch| batch.flows.len()).sum::<usize>(), 60_000);
+    }
+}
