@@ -1,1 +1,19 @@
+//! The Weir control plane: takes the sensors' batches, keeps each once in Postgres, answers for them.
+//!
+//! ```text
+//! sensor -> api -> ingest -> store -> Postgres        operator -> api -> store -> Postgres
+//!                                        ^-- jobs (partitions, retention)
+//! ```
+//!
+//! [`api`] speaks HTTP and knows no SQL, [`store`] speaks SQL and knows no HTTP; [`ingest`] is the write
+//! path between them. [`server`] puts the parts together.
 #![forbid(unsafe_code)]
+
+pub mod api;
+pub mod auth;
+pub mod config;
+pub mod ingest;
+pub mod jobs;
+pub mod server;
+pub mod store;
+pub mod telemetry;

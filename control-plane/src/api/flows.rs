@@ -1,0 +1,198 @@
+//! `GET /api/v1/flows`: flows, newest first, in pages.
+
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+use utoipa::{IntoParams, ToSchema};
+
+use super::error::Problem;
+use super::params::{FromParams, Params, Query};
+use super::render::{self, Point};
+use super::window::FilterParams;
+use super::{ApiError, AppState, cursor};
+use crate::store::flows;
+
+/// Continuation tokens have 103 characters; longer text is none.
+const MAX_TOKEN: usize = 256;
+const DEFAULT_LIMIT: u64 = 100;
+
+/// Which page.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct PageParams {
+    /// Flows in a page
+    #[param(minimum = 1, maximum = 1000, default = 100, example = 50)]
+    pub limit: Option<u16>,
+    /// `continuation` of the page before; all other parameters but `limit` must be the same
+    pub continuation: Option<String>,
+}
+
+/// All parameters of the route.
+pub struct ListParams {
+    filter: FilterParams,
+    page: PageParams,
+}
+
+impl FromParams for ListParams {
+    fn read(params: &mut Params) -> Self {
+        let filter = FilterParams::read(params);
+        let limit = params.number("limit", 1..=1_000).map(|limit| limit as u16);
+        let continuation = params.parsed("continuation", "a continuation token", |text| {
+            (!text.is_empty() && text.len() <= MAX_TOKEN).then(|| text.to_owned())
+        });
+        Self { filter, page: PageParams { limit, continuation } }
+    }
+}
+
+/// A page of flows.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Page {
+    pub items: Vec<Flow>,
+    /// Whether there are older ones
+    pub has_more: bool,
+    /// Token of the next page; null on the last one
+    pub continuation: Option<String>,
+}
+
+/// One connection's traffic in one epoch (a biflow, RFC 5103), the initiator's side first.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({
+    "sensor": "edge-1", "sensor_id": 1,
+    "window_start": "2026-01-31T12:00:05.000000000Z", "start": "2026-01-31T12:00:06.120000000Z",
+    "first": "2026-01-31T12:00:06.120000000Z", "last": "2026-01-31T12:00:09.870000000Z",
+    "src": "10.0.0.7", "dst": "192.0.2.80", "protocol": 6, "src_port": 50123, "dst_port": 443,
+    "packets": 12, "octets": 1840, "reverse_packets": 18, "reverse_octets": 21_930,
+    "tcp_flags": 27, "reverse_tcp_flags": 27, "tcp_state": "closed", "end_reason": "end_of_flow",
+    "handshake_rtt_us": 812, "fragment": false, "icmp_type": 0, "icmp_code": 0,
+    "interface": "eth0", "direction": "egress", "link": ["vlan:10"],
+    "path": [{"interface": "wg0", "direction": "ingress"}], "sampling_interval": 1, "retransmits": 0
+}))]
+pub struct Flow {
+    pub sensor: String,
+    pub sensor_id: i32,
+    /// Start of the epoch that counted it, to the microsecond
+    pub window_start: String,
+    /// When the connection was first seen, in this epoch or an earlier one
+    pub start: String,
+    /// First packet in this epoch
+    pub first: String,
+    /// Last packet in this epoch
+    pub last: String,
+    pub src: String,
+    pub dst: String,
+    /// IPFIX protocolIdentifier
+    pub protocol: i16,
+    pub src_port: i32,
+    pub dst_port: i32,
+    pub packets: i64,
+    /// Layer 3
+    pub octets: i64,
+    pub reverse_packets: i64,
+    pub reverse_octets: i64,
+    /// OR of the initiator's TCP flags
+    pub tcp_flags: i16,
+    pub reverse_tcp_flags: i16,
+    /// `unknown`, `syn_sent`, `syn_received`, `established`, `closing`, `closed` or `reset`
+    pub tcp_state: &'static str,
+    /// IPFIX flowEndReason; `active_timeout` is a delta of a connection that goes on
+    pub end_reason: &'static str,
+    /// From SYN to SYN-ACK
+    pub handshake_rtt_us: Option<i32>,
+    pub fragment: bool,
+    pub icmp_type: i16,
+    pub icmp_code: i16,
+    /// Where the packets were counted
+    pub interface: String,
+    /// `ingress` or `egress`
+    pub direction: &'static str,
+    /// Headers between Ethernet and IP, outermost first
+    pub link: Vec<String>,
+    /// Further points that the same packets crossed, in order of time
+    pub path: Vec<Point>,
+    /// One packet in this many was counted
+    pub sampling_interval: i32,
+    pub retransmits: i32,
+}
+
+impl From<flows::Flow> for Flow {
+    fn from(flow: flows::Flow) -> Self {
+        Self {
+            sensor: flow.sensor,
+            sensor_id: flow.position.sensor_id,
+            window_start: render::time_us(flow.position.window_start_us),
+            start: render::time_ns(flow.start_ns),
+            first: render::time_ns(flow.first_ns),
+            last: render::time_ns(flow.last_ns),
+            src: flow.src.to_string(),
+            dst: flow.dst.to_string(),
+            protocol: flow.protocol,
+            src_port: flow.src_port,
+            dst_port: flow.dst_port,
+            packets: flow.packets,
+            octets: flow.octets,
+            reverse_packets: flow.reverse_packets,
+            reverse_octets: flow.reverse_octets,
+            tcp_flags: flow.tcp_flags,
+            reverse_tcp_flags: flow.reverse_tcp_flags,
+            tcp_state: render::tcp_state(flow.tcp_state),
+            end_reason: render::end_reason(flow.end_reason),
+            handshake_rtt_us: flow.handshake_rtt_us,
+            fragment: flow.fragment,
+            icmp_type: flow.icmp_type,
+            icmp_code: flow.icmp_code,
+            interface: flow.point.interface,
+            direction: render::direction(flow.point.direction),
+            link: render::links(&flow.link),
+            path: flow.path.into_iter().map(Point::from).collect(),
+            sampling_interval: flow.sampling_interval,
+            retransmits: flow.retransmits,
+        }
+    }
+}
+
+/// List flows
+///
+/// Newest window first. Pages are stable while flows are stored: no flow comes twice and none that was
+/// there at the first page is left out.
+#[utoipa::path(
+    get,
+    path = "/api/v1/flows",
+    tag = "flows",
+    security(("admin_token" = [])),
+    params(FilterParams, PageParams),
+    responses(
+        (status = 200, body = Page, description = "A page, maybe empty"),
+        (status = 400, body = Problem, content_type = "application/problem+json", description = "A parameter is not valid"),
+        (status = 401, body = Problem, content_type = "application/problem+json", description = "No operator's token"),
+        (status = 408, body = Problem, content_type = "application/problem+json", description = "The request took too long"),
+        (status = 414, body = Problem, content_type = "application/problem+json", description = "The URL is too long"),
+        (status = 500, body = Problem, content_type = "application/problem+json", description = "The server failed"),
+        (status = 503, body = Problem, content_type = "application/problem+json", description = "The database is unavailable"),
+        (status = 504, body = Problem, content_type = "application/problem+json", description = "The database took too long"),
+    )
+)]
+pub async fn list(
+    State(state): State<AppState>,
+    Query { value: params, given }: Query<ListParams>,
+) -> Result<Json<Page>, ApiError> {
+    let (key, question) = (state.auth.continuation_key(), cursor::question(&given));
+    let (window, after) = match &params.page.continuation {
+        None => (params.filter.window()?, None),
+        Some(token) => {
+            let (window, position) = cursor::open(key, question, token).ok_or_else(|| {
+                let message = "is not a token of this question: keep all parameters but `limit` as they were";
+                ApiError::parameter("continuation", message)
+            })?;
+            (window, Some(position))
+        }
+    };
+    let filter = params.filter.filter(&state, window).await?;
+    let limit = params.page.limit.map_or(DEFAULT_LIMIT, u64::from) as usize;
+    // One more than asked for tells whether there is a next page.
+    let mut found = flows::list(&state.pool, &filter, after, limit as i64 + 1).await?;
+    let has_more = found.len() > limit;
+    found.truncate(limit);
+    let last = found.last().filter(|_| has_more);
+    let continuation = last.map(|flow| cursor::seal(key, question, window, flow.position));
+    Ok(Json(Page { items: found.into_iter().map(Flow::from).collect(), has_more, continuation }))
+}

@@ -1,0 +1,108 @@
+//! HTTP: routes, parameters, answers, and nothing else. No SQL in here.
+//!
+//! Every route is registered once, by [`routes`], from its `#[utoipa::path]`: the router and the OpenAPI
+//! document are the same list. Operators' routes, the sensors' route and the open ones are three groups;
+//! a route outside the open group without a credential does not compile into the router.
+
+mod access;
+mod cursor;
+mod docs;
+mod error;
+mod flows;
+mod health;
+mod ingest;
+mod ledger;
+mod openapi;
+mod params;
+mod render;
+mod request;
+mod sensors;
+mod timeseries;
+mod top;
+mod window;
+
+use std::sync::Arc;
+
+use axum::extract::DefaultBodyLimit;
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::{Router, middleware};
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::cors::{AllowOrigin, CorsLayer};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::auth::Auth;
+use crate::config;
+use crate::ingest::{Admission, Ingest};
+use crate::store::Pool;
+use crate::telemetry::Metrics;
+
+pub use error::{ApiError, Category, FieldError, Problem};
+pub use openapi::document;
+
+/// What handlers need; cheap to clone.
+#[derive(Clone)]
+pub struct AppState {
+    pub pool: Pool,
+    pub auth: Auth,
+    pub ingest: Ingest,
+    pub admission: Admission,
+    pub metrics: Metrics,
+    pub settings: Arc<config::Api>,
+    pub retention: Arc<config::Retention>,
+}
+
+/// All routes, in their groups, with their documentation. `guard` wraps a group in its access check.
+fn routes(state: Option<&AppState>) -> OpenApiRouter<AppState> {
+    let operators = OpenApiRouter::new()
+        .routes(routes!(flows::list))
+        .routes(routes!(top::top))
+        .routes(routes!(timeseries::timeseries))
+        .routes(routes!(sensors::list))
+        .routes(routes!(sensors::get))
+        .routes(routes!(ledger::ledger))
+        .routes(routes!(docs::openapi_json))
+        .routes(routes!(docs::page));
+    let sensors = OpenApiRouter::new().routes(routes!(ingest::ingest));
+    let open = OpenApiRouter::new()
+        .routes(routes!(health::healthz))
+        .routes(routes!(health::readyz))
+        .routes(routes!(health::metrics));
+    let (operators, sensors) = match state {
+        None => (operators, sensors),
+        Some(state) => (
+            operators.route_layer(middleware::from_fn_with_state(state.clone(), access::operator)),
+            sensors.route_layer(middleware::from_fn_with_state(state.clone(), access::sensor)),
+        ),
+    };
+    operators.merge(sensors).merge(open)
+}
+
+/// The whole service.
+pub fn router(state: AppState) -> Router {
+    let (router, _) = routes(Some(&state)).split_for_parts();
+    router
+        .fallback(|| async { ApiError::from_status(StatusCode::NOT_FOUND) })
+        // Bodies are bounded by the one handler that reads one.
+        .layer(DefaultBodyLimit::disable())
+        .layer(CatchPanicLayer::custom(|_| {
+            axum::response::IntoResponse::into_response(ApiError::from_status(
+                StatusCode::INTERNAL_SERVER_ERROR,
+            ))
+        }))
+        .layer(middleware::from_fn_with_state(state.clone(), request::observe))
+        .layer(cors(&state.settings.cors_origins))
+        .with_state(state)
+}
+
+/// Outermost, so that errors carry the headers too.
+fn cors(origins: &[String]) -> CorsLayer {
+    let origins: Vec<HeaderValue> =
+        origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()).collect();
+    CorsLayer::new()
+        .allow_origin(AllowOrigin::list(origins))
+        .allow_methods([Method::GET, Method::HEAD])
+        .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE, request::REQUEST_ID])
+        .expose_headers([request::REQUEST_ID, HeaderName::from_static("retry-after")])
+        .max_age(std::time::Duration::from_secs(600))
+}

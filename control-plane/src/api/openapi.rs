@@ -1,0 +1,39 @@
+//! The OpenAPI document: the routes' own descriptions, and what they have in common.
+
+use utoipa::OpenApi as _;
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa::openapi::{Info, OpenApi};
+
+#[derive(utoipa::OpenApi)]
+#[openapi(tags(
+    (name = "flows", description = "What was counted"),
+    (name = "sensors", description = "Who counts, and whether all of it arrived"),
+    (name = "ingest", description = "For sensors"),
+    (name = "health", description = "For probes and Prometheus; open to all"),
+    (name = "documentation", description = "This document"),
+))]
+struct Base;
+
+/// The document of all routes.
+#[must_use]
+pub fn document() -> OpenApi {
+    let mut document = Base::openapi();
+    document.merge(super::routes(None).split_for_parts().1);
+    let mut info = Info::new("Weir control plane", env!("CARGO_PKG_VERSION"));
+    info.description = Some(
+        "Flows that Weir's sensors counted. Errors are problem details (RFC 9457) with a `category` and the \
+         `request_id` that is in the log. Unknown or repeated query parameters are errors. Times are RFC \
+         3339 with nanoseconds, octets are layer 3 unless they say otherwise."
+            .to_owned(),
+    );
+    document.info = info;
+    let components = document.components.get_or_insert_default();
+    let mut bearer = |name: &str, description: &str| {
+        let mut scheme = Http::new(HttpAuthScheme::Bearer);
+        scheme.description = Some(description.to_owned());
+        components.security_schemes.insert(name.to_owned(), SecurityScheme::Http(scheme).into());
+    };
+    bearer("admin_token", "The operators' token, from the file `auth.admin_token_file`");
+    bearer("sensor_token", "A sensor's token, made by `weir-control-plane sensor add NAME`");
+    document
+}

@@ -1,0 +1,155 @@
+//! Around every request: its id, its time limit, its line in the log, its metrics, and the body of
+//! problems.
+
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::Response;
+use uuid::Uuid;
+
+use super::{ApiError, AppState};
+
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const MAX_REQUEST_ID: usize = 128;
+/// Longest path and query that is read.
+const MAX_URI: usize = 8_192;
+
+/// Put on a response by whoever found out who asked; for the log.
+#[derive(Clone, Debug)]
+pub struct Actor(pub String);
+
+/// Runs the request and finishes its answer.
+pub async fn observe(State(state): State<AppState>, request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let id = request_id(&request);
+    let method = request.method().clone();
+    // A template, never the path itself: a stranger must not choose a label.
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or_else(|| "(none)".to_owned(), |path| path.as_str().to_owned());
+    state.metrics.requests_in_flight.inc();
+    let in_flight = InFlight(&state);
+    let limit = Duration::from_millis(state.settings.request_timeout_ms);
+    let uri_length = request.uri().path_and_query().map_or(0, |uri| uri.as_str().len());
+    let response = if uri_length > MAX_URI {
+        problem_response(StatusCode::URI_TOO_LONG)
+    } else {
+        tokio::time::timeout(limit, next.run(request))
+            .await
+            .unwrap_or_else(|_| problem_response(StatusCode::REQUEST_TIMEOUT))
+    };
+    drop(in_flight);
+    finish(&state, response, &id, method.as_str(), &route, started)
+}
+
+struct InFlight<'a>(&'a AppState);
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.metrics.requests_in_flight.dec();
+    }
+}
+
+fn problem_response(status: StatusCode) -> Response {
+    axum::response::IntoResponse::into_response(ApiError::from_status(status))
+}
+
+fn finish(
+    state: &AppState,
+    mut response: Response,
+    id: &str,
+    method: &str,
+    route: &str,
+    started: Instant,
+) -> Response {
+    let status = response.status();
+    let mut error = response.extensions_mut().remove::<ApiError>();
+    if error.is_none() && (status.is_client_error() || status.is_server_error()) && !is_ours(&response) {
+        error = Some(ApiError::from_status(status));
+    }
+    if let Some(error) = &error {
+        state.metrics.request_errors.with_label_values(&[error.category.name()]).inc();
+        let body = serde_json::to_vec(&error.problem(id)).unwrap_or_default();
+        response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+        *response.body_mut() = Body::from(body);
+        let kind = HeaderValue::from_static("application/problem+json");
+        response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    }
+    if let Ok(value) = HeaderValue::from_str(id) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    let nosniff = HeaderValue::from_static("nosniff");
+    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
+
+    let elapsed = started.elapsed();
+    let code = status.as_u16();
+    state
+        .metrics
+        .request_seconds
+        .with_label_values(&[method_label(method), route, status.as_str()])
+        .observe(elapsed.as_secs_f64());
+    let duration_ms = (elapsed.as_secs_f64() * 1e6).round() / 1e3;
+    let actor = response.extensions().get::<Actor>().map_or("-", |actor| actor.0.as_str());
+    let problem = error.as_ref().map(|error| error.slug);
+    let cause = error.as_ref().map(|error| error.internal.as_deref().unwrap_or(&error.detail));
+    if status.is_server_error() {
+        tracing::error!(
+            request_id = id,
+            method,
+            route,
+            status = code,
+            duration_ms,
+            actor,
+            problem,
+            cause,
+            "request"
+        );
+    } else {
+        tracing::info!(
+            request_id = id,
+            method,
+            route,
+            status = code,
+            duration_ms,
+            actor,
+            problem,
+            cause,
+            "request"
+        );
+    }
+    response
+}
+
+/// Readiness answers 503 with a body of its own.
+fn is_ours(response: &Response) -> bool {
+    let kind = response.headers().get(header::CONTENT_TYPE);
+    kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"))
+}
+
+/// Methods are chosen by strangers; labels are not.
+fn method_label(method: &str) -> &'static str {
+    match method {
+        "GET" => "GET",
+        "HEAD" => "HEAD",
+        "POST" => "POST",
+        "PUT" => "PUT",
+        "PATCH" => "PATCH",
+        "DELETE" => "DELETE",
+        "OPTIONS" => "OPTIONS",
+        _ => "other",
+    }
+}
+
+/// The caller's id if it is short and plain, else a new one.
+fn request_id(request: &Request) -> String {
+    let given = request.headers().get(REQUEST_ID).and_then(|value| value.to_str().ok());
+    let plain = |id: &&str| {
+        (1..=MAX_REQUEST_ID).contains(&id.len())
+            && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:/+=".contains(&byte))
+    };
+    given.filter(plain).map_or_else(|| Uuid::new_v4().to_string(), str::to_owned)
+}

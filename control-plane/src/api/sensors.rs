@@ -1,0 +1,174 @@
+//! `GET /api/v1/sensors` and `GET /api/v1/sensors/{id}`.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use serde::Serialize;
+use utoipa::{IntoParams, ToSchema};
+
+use super::error::Problem;
+use super::params::{FromParams, NoParams, Params, Query};
+use super::render::{self, Point};
+use super::{ApiError, AppState};
+use crate::store::sensors::{self, SensorRef};
+
+/// Which page of sensors.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct SensorsParams {
+    /// Sensors in a page
+    #[param(minimum = 1, maximum = 1000, default = 1000, example = 100)]
+    pub limit: Option<u16>,
+    /// Sensors with a greater id; `continuation` of the page before
+    #[param(minimum = 0, maximum = 2147483647, example = 0)]
+    pub continuation: Option<i32>,
+}
+
+impl FromParams for SensorsParams {
+    fn read(params: &mut Params) -> Self {
+        Self {
+            limit: params.number("limit", 1..=1_000).map(|limit| limit as u16),
+            continuation: params.number("continuation", 0..=i32::MAX as u64).map(|after| after as i32),
+        }
+    }
+}
+
+/// A page of sensors, in order of id.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct SensorPage {
+    pub items: Vec<Sensor>,
+    pub has_more: bool,
+    pub continuation: Option<String>,
+}
+
+/// A sensor and what it last told.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({
+    "id": 1, "name": "edge-1", "state": "active", "created_at": "2026-01-31T11:00:00.000000000Z",
+    "revoked_at": null, "last_seen_at": "2026-01-31T12:00:06.100000000Z",
+    "last_window_end": "2026-01-31T12:00:05.000000000Z", "clock_skew_ms": 12, "clock_flagged": false,
+    "batches": 720, "records": 91_000
+}))]
+pub struct Sensor {
+    pub id: i32,
+    pub name: String,
+    /// `new` (never sent), `active` or `revoked`
+    pub state: &'static str,
+    pub created_at: String,
+    pub revoked_at: Option<String>,
+    /// When its last batch was stored
+    pub last_seen_at: Option<String>,
+    pub last_window_end: Option<String>,
+    /// Our clock less the sensor's, the way of the request included
+    pub clock_skew_ms: Option<i64>,
+    /// Skew of more than five minutes
+    pub clock_flagged: bool,
+    pub batches: i64,
+    pub records: i64,
+}
+
+/// A sensor with its observation points.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct SensorDetail {
+    #[serde(flatten)]
+    pub sensor: Sensor,
+    pub points: Vec<Point>,
+}
+
+impl From<sensors::Sensor> for Sensor {
+    fn from(sensor: sensors::Sensor) -> Self {
+        let status = sensor.status.as_ref();
+        Self {
+            id: sensor.sensor_id,
+            name: sensor.name,
+            state: match (&sensor.revoked_at, status) {
+                (Some(_), _) => "revoked",
+                (None, None) => "new",
+                (None, Some(_)) => "active",
+            },
+            created_at: render::system_time(sensor.created_at),
+            revoked_at: sensor.revoked_at.map(render::system_time),
+            last_seen_at: status.map(|status| render::system_time(status.last_seen_at)),
+            last_window_end: status.map(|status| render::system_time(status.last_window_end)),
+            clock_skew_ms: status.and_then(|status| status.clock_skew_ms),
+            clock_flagged: status.is_some_and(|status| status.clock_flagged),
+            batches: status.map_or(0, |status| status.batches),
+            records: status.map_or(0, |status| status.records),
+        }
+    }
+}
+
+/// List sensors
+#[utoipa::path(
+    get,
+    path = "/api/v1/sensors",
+    tag = "sensors",
+    security(("admin_token" = [])),
+    params(SensorsParams),
+    responses(
+        (status = 200, body = SensorPage, description = "A page, maybe empty"),
+        (status = 400, body = Problem, content_type = "application/problem+json", description = "A parameter is not valid"),
+        (status = 401, body = Problem, content_type = "application/problem+json", description = "No operator's token"),
+        (status = 408, body = Problem, content_type = "application/problem+json", description = "The request took too long"),
+        (status = 414, body = Problem, content_type = "application/problem+json", description = "The URL is too long"),
+        (status = 500, body = Problem, content_type = "application/problem+json", description = "The server failed"),
+        (status = 503, body = Problem, content_type = "application/problem+json", description = "The database is unavailable"),
+        (status = 504, body = Problem, content_type = "application/problem+json", description = "The database took too long"),
+    )
+)]
+pub async fn list(
+    State(state): State<AppState>,
+    Query { value: params, .. }: Query<SensorsParams>,
+) -> Result<Json<SensorPage>, ApiError> {
+    let limit = usize::from(params.limit.unwrap_or(1_000));
+    let mut found = sensors::list(&state.pool, params.continuation.unwrap_or(0), limit as i64 + 1).await?;
+    let has_more = found.len() > limit;
+    found.truncate(limit);
+    let continuation = found.last().filter(|_| has_more).map(|sensor| sensor.sensor_id.to_string());
+    Ok(Json(SensorPage { items: found.into_iter().map(Sensor::from).collect(), has_more, continuation }))
+}
+
+/// Show a sensor
+#[utoipa::path(
+    get,
+    path = "/api/v1/sensors/{id}",
+    tag = "sensors",
+    security(("admin_token" = [])),
+    params(("id" = String, Path, description = "Sensor's id or name", example = "edge-1")),
+    responses(
+        (status = 200, body = SensorDetail, description = "The sensor"),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "No such sensor"),
+        (status = 400, body = Problem, content_type = "application/problem+json", description = "A parameter is not valid"),
+        (status = 401, body = Problem, content_type = "application/problem+json", description = "No operator's token"),
+        (status = 408, body = Problem, content_type = "application/problem+json", description = "The request took too long"),
+        (status = 414, body = Problem, content_type = "application/problem+json", description = "The URL is too long"),
+        (status = 500, body = Problem, content_type = "application/problem+json", description = "The server failed"),
+        (status = 503, body = Problem, content_type = "application/problem+json", description = "The database is unavailable"),
+        (status = 504, body = Problem, content_type = "application/problem+json", description = "The database took too long"),
+    )
+)]
+pub async fn get(
+    State(state): State<AppState>,
+    Path(id): Path<String>,
+    _: Query<NoParams>,
+) -> Result<Json<SensorDetail>, ApiError> {
+    let (sensor, points) = sensors::get(&state.pool, &named(&id)?).await?.ok_or_else(unknown)?;
+    let points = points
+        .into_iter()
+        .map(|point| Point { interface: point.interface, direction: render::direction(point.direction) })
+        .collect();
+    Ok(Json(SensorDetail { sensor: Sensor::from(sensor), points }))
+}
+
+/// The sensor that a path names.
+pub fn named(id: &str) -> Result<SensorRef, ApiError> {
+    SensorRef::parse(id).ok_or_else(|| {
+        ApiError::parameter(
+            "id",
+            "is neither a sensor's id nor a name of 1 to 63 letters, digits, `.`, `_`, `-`",
+        )
+    })
+}
+
+pub fn unknown() -> ApiError {
+    ApiError::not_found("no sensor has this id or name")
+}

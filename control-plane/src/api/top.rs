@@ -1,0 +1,156 @@
+//! `GET /api/v1/flows/top`: the largest talkers.
+
+use axum::Json;
+use axum::extract::State;
+use jiff::Timestamp;
+use serde::Serialize;
+use utoipa::{IntoParams, ToSchema};
+
+use super::error::Problem;
+use super::params::{FromParams, Params, Query};
+use super::render::{self, Sums};
+use super::window::FilterParams;
+use super::{ApiError, AppState};
+use crate::ingest::rollup::Dimension;
+use crate::store::top::{self, Metric};
+
+const DEFAULT_LIMIT: u64 = 10;
+
+const DIMENSIONS: &[(&str, Dimension)] = &[
+    ("source", Dimension::Source),
+    ("destination", Dimension::Destination),
+    ("pair", Dimension::Pair),
+    ("port", Dimension::Service),
+    ("protocol", Dimension::Protocol),
+];
+const METRICS: &[(&str, Metric)] =
+    &[("octets", Metric::Octets), ("packets", Metric::Packets), ("flows", Metric::Flows)];
+
+/// What to rank, and by what.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct RankParams {
+    /// `source`, `destination`, `pair`, `port` (the responder's, with its protocol) or `protocol`
+    #[param(value_type = Option<String>, default = "source", example = "pair", pattern = "^(source|destination|pair|port|protocol)$")]
+    pub by: Option<Dimension>,
+    /// `octets`, `packets` (both directions together) or `flows`
+    #[param(value_type = Option<String>, default = "octets", example = "octets", pattern = "^(octets|packets|flows)$")]
+    pub metric: Option<Metric>,
+    /// Entries
+    #[param(minimum = 1, maximum = 1000, default = 10, example = 10)]
+    pub limit: Option<u16>,
+}
+
+/// All parameters of the route.
+pub struct TopParams {
+    filter: FilterParams,
+    rank: RankParams,
+}
+
+impl FromParams for TopParams {
+    fn read(params: &mut Params) -> Self {
+        let filter = FilterParams::read(params);
+        let by = params.choice("by", DIMENSIONS);
+        let metric = params.choice("metric", METRICS);
+        let limit = params.number("limit", 1..=1_000).map(|limit| limit as u16);
+        Self { filter, rank: RankParams { by, metric, limit } }
+    }
+}
+
+/// The ranking.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Top {
+    #[schema(example = "pair")]
+    pub by: &'static str,
+    #[schema(example = "octets")]
+    pub metric: &'static str,
+    /// What was added up; rollups know whole minutes
+    pub from: String,
+    pub to: String,
+    /// Counted from every row. If not, from rollups, where a key that was small in some batch lacks that
+    /// batch's share: it is in `other`
+    pub exact: bool,
+    pub items: Vec<Item>,
+    /// All flows of the window, less those of `items`
+    pub other: Sums,
+    /// All flows of the window, always exact
+    pub total: Sums,
+}
+
+/// An entry; it has the fields that `by` is made of.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Item {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "10.0.0.7")]
+    pub src: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "192.0.2.80")]
+    pub dst: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = 6)]
+    pub protocol: Option<i16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = 443)]
+    pub port: Option<i32>,
+    #[serde(flatten)]
+    pub sums: Sums,
+}
+
+/// Top talkers
+///
+/// The largest sources, destinations, pairs, ports or protocols of the window.
+#[utoipa::path(
+    get,
+    path = "/api/v1/flows/top",
+    tag = "flows",
+    security(("admin_token" = [])),
+    params(FilterParams, RankParams),
+    responses(
+        (status = 200, body = Top, description = "The ranking, maybe empty"),
+        (status = 400, body = Problem, content_type = "application/problem+json", description = "A parameter is not valid"),
+        (status = 401, body = Problem, content_type = "application/problem+json", description = "No operator's token"),
+        (status = 408, body = Problem, content_type = "application/problem+json", description = "The request took too long"),
+        (status = 414, body = Problem, content_type = "application/problem+json", description = "The URL is too long"),
+        (status = 500, body = Problem, content_type = "application/problem+json", description = "The server failed"),
+        (status = 503, body = Problem, content_type = "application/problem+json", description = "The database is unavailable"),
+        (status = 504, body = Problem, content_type = "application/problem+json", description = "The database took too long"),
+    )
+)]
+pub async fn top(
+    State(state): State<AppState>,
+    Query { value: params, .. }: Query<TopParams>,
+) -> Result<Json<Top>, ApiError> {
+    let window = params.filter.window()?;
+    let filter = params.filter.filter(&state, window).await?;
+    let dimension = params.rank.by.unwrap_or(Dimension::Source);
+    let metric = params.rank.metric.unwrap_or(Metric::Octets);
+    let limit = params.rank.limit.map_or(DEFAULT_LIMIT, u64::from) as i64;
+    let minutes_since = state.retention.minutes_since(Timestamp::now());
+    let top = top::top(&state.pool, &filter, dimension, metric, limit, minutes_since).await?;
+    let total = Sums::from(top.total);
+    let items: Vec<Item> = top
+        .items
+        .into_iter()
+        .map(|item| Item {
+            src: item.src.map(|src| src.to_string()),
+            dst: item.dst.map(|dst| dst.to_string()),
+            protocol: item.protocol,
+            port: item.port,
+            sums: Sums::from(item.sums),
+        })
+        .collect();
+    Ok(Json(Top {
+        by: word(DIMENSIONS, dimension),
+        metric: word(METRICS, metric),
+        from: render::time(top.from),
+        to: render::time(top.to),
+        exact: top.exact,
+        other: items.iter().fold(total, |left, item| left.less(&item.sums)),
+        items,
+        total,
+    }))
+}
+
+fn word<T: PartialEq>(words: &[(&'static str, T)], value: T) -> &'static str {
+    words.iter().find(|(_, other)| *other == value).map_or("", |(word, _)| word)
+}

@@ -1,0 +1,115 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use weir_control_plane::config::Overrides;
+
+/// Keeps the counts of Weir's sensors in Postgres and answers for them.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    about,
+    after_help = "\
+Settings come from --config FILE (TOML), then from the environment \
+(WEIR_CONTROL_PLANE__DATABASE__URL sets database.url), then from flags.
+
+Examples:
+  weir-control-plane serve --config /etc/weir/control-plane.toml
+  weir-control-plane sensor add edge-1 --config /etc/weir/control-plane.toml
+  weir-control-plane serve --print-config"
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the server
+    #[command(after_help = "\
+Examples:
+  weir-control-plane serve --config /etc/weir/control-plane.toml
+  WEIR_CONTROL_PLANE__DATABASE__URL=postgres://weir@/weir?host=/run/postgresql \\
+    weir-control-plane serve --admin-token-file admin.token --listen 127.0.0.1:0 --listen-file address
+
+SIGTERM and SIGINT end it: requests in flight have shutdown_deadline_ms to finish.")]
+    Serve(Serve),
+    /// Bring the schema to a version: the newest, or another one
+    #[command(after_help = "\
+Examples:
+  weir-control-plane migrate --config /etc/weir/control-plane.toml
+  weir-control-plane migrate --to 3 --roll-back      # drops what later versions hold; back up first")]
+    Migrate(Migrate),
+    /// Add, list and revoke sensors
+    #[command(after_help = "\
+Examples:
+  weir-control-plane sensor add edge-1            # prints the token, once
+  weir-control-plane sensor add edge-1 --json | jq -r .token > /etc/weir/sensor.token
+  weir-control-plane sensor list
+  weir-control-plane sensor revoke edge-1")]
+    Sensor(Sensor),
+    /// Print the OpenAPI document
+    #[command(after_help = "Example:\n  weir-control-plane openapi > openapi.json")]
+    Openapi,
+}
+
+#[derive(Debug, Args)]
+pub struct Serve {
+    #[command(flatten)]
+    pub settings: Overrides,
+    /// Once the server listens, write its address (`127.0.0.1:8080`) to this file
+    #[arg(long, value_name = "PATH")]
+    pub listen_file: Option<PathBuf>,
+    /// Print the settings as they would be used, secrets hidden, and exit
+    #[arg(long)]
+    pub print_config: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Migrate {
+    #[command(flatten)]
+    pub settings: Overrides,
+    /// Version to go to; 0 is an empty database
+    #[arg(long, value_name = "VERSION")]
+    pub to: Option<i32>,
+    /// Allow going back, which drops tables and what they hold
+    #[arg(long)]
+    pub roll_back: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Sensor {
+    #[command(subcommand)]
+    pub command: SensorCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum SensorCommand {
+    /// Add a sensor and print its token, which is not shown again
+    Add(NamedSensor),
+    /// List sensors
+    List(ListSensors),
+    /// Revoke a sensor: its batches are refused from now on, what it sent stays
+    Revoke(NamedSensor),
+}
+
+#[derive(Debug, Args)]
+pub struct NamedSensor {
+    /// 1 to 63 letters, digits, `.`, `_` or `-`, not only digits
+    pub name: String,
+    #[command(flatten)]
+    pub settings: Overrides,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ListSensors {
+    #[command(flatten)]
+    pub settings: Overrides,
+    /// Print JSON, a line for each sensor
+    #[arg(long)]
+    pub json: bool,
+}

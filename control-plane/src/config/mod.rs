@@ -1,0 +1,330 @@
+//! The server's settings: one typed struct per part, their defaults, and the rules between them.
+//!
+//! Built by [`load`] from a TOML file, the environment and flags, in that order, the later one winning.
+//! A [`Config`] that exists has passed [`Config::validate`]; nothing else checks settings again.
+
+mod load;
+
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::{Deserialize, Serialize, Serializer};
+
+pub use load::{ENV_PREFIX, Overrides, load};
+
+/// Shortest admin token that is accepted: 24 characters of base64 are 144 bits.
+const MIN_ADMIN_TOKEN: usize = 24;
+
+/// Everything the server can be told.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Address of the HTTP server; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// How long requests in flight may go on after SIGTERM.
+    pub shutdown_deadline_ms: u64,
+    pub api: Api,
+    pub database: Database,
+    pub auth: Auth,
+    pub ingest: Ingest,
+    pub retention: Retention,
+    pub log: Log,
+}
+
+/// The HTTP side.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Api {
+    /// A request, its body included, ends after this long.
+    pub request_timeout_ms: u64,
+    /// Origins whose pages may call the API from a browser, as `https://host[:port]`.
+    pub cors_origins: Vec<String>,
+}
+
+/// Where and how to reach Postgres.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Database {
+    /// `postgres://user:password@host:port/database`.
+    #[serde(serialize_with = "hidden")]
+    pub url: Option<SecretString>,
+    /// File that holds the URL, instead of `url`.
+    pub url_file: Option<PathBuf>,
+    pub pool_size: u32,
+    pub acquire_timeout_ms: u64,
+    pub connect_timeout_ms: u64,
+    pub statement_timeouts_ms: StatementTimeouts,
+}
+
+/// How long one statement may run, by what it serves.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StatementTimeouts {
+    pub ingest: u64,
+    pub query: u64,
+    pub admin: u64,
+    pub maintenance: u64,
+}
+
+/// Who may call.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Auth {
+    /// File that holds the operators' token.
+    pub admin_token_file: Option<PathBuf>,
+}
+
+/// Bounds of the write path. What a single batch may hold is fixed by [`weir_wire::limits`].
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Ingest {
+    /// Batches in work at once; each may hold some 60 MB while it is.
+    pub max_concurrent: usize,
+    /// Batches of one sensor in work at once.
+    pub max_concurrent_per_sensor: usize,
+    /// How long a batch waits for its turn before it is answered 503.
+    pub queue_timeout_ms: u64,
+    /// Oldest window that is taken.
+    pub max_past_days: u32,
+    /// How far ahead of our clock a window may start.
+    pub max_future_hours: u32,
+    /// Keys that one batch may name in each dimension of the rollups.
+    pub rollup_keys: usize,
+}
+
+/// How long things are kept.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Retention {
+    pub flows_days: u32,
+    pub rollup_1m_days: u32,
+    pub rollup_1h_days: u32,
+    /// Batch keys and kernel totals. A batch that comes again after this long is refused by its age.
+    pub ledger_days: u32,
+    /// Time between two runs of the maintenance job.
+    pub interval_s: u64,
+}
+
+/// The server's own log, on standard error.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// A level, or directives as of `RUST_LOG`.
+    pub level: String,
+    pub format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    Json,
+    Text,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8080)),
+            shutdown_deadline_ms: 20_000,
+            api: Api::default(),
+            database: Database::default(),
+            auth: Auth::default(),
+            ingest: Ingest::default(),
+            retention: Retention::default(),
+            log: Log::default(),
+        }
+    }
+}
+
+impl Default for Api {
+    fn default() -> Self {
+        Self { request_timeout_ms: 60_000, cors_origins: Vec::new() }
+    }
+}
+
+impl Default for Database {
+    fn default() -> Self {
+        Self {
+            url: None,
+            url_file: None,
+            pool_size: 24,
+            acquire_timeout_ms: 5_000,
+            connect_timeout_ms: 5_000,
+            statement_timeouts_ms: StatementTimeouts::default(),
+        }
+    }
+}
+
+impl Default for StatementTimeouts {
+    fn default() -> Self {
+        Self { ingest: 30_000, query: 10_000, admin: 5_000, maintenance: 600_000 }
+    }
+}
+
+impl Default for Ingest {
+    fn default() -> Self {
+        Self {
+            max_concurrent: 16,
+            max_concurrent_per_sensor: 8,
+            queue_timeout_ms: 2_000,
+            max_past_days: 30,
+            max_future_hours: 24,
+            rollup_keys: 200,
+        }
+    }
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { flows_days: 30, rollup_1m_days: 90, rollup_1h_days: 730, ledger_days: 400, interval_s: 60 }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: "info".to_owned(), format: LogFormat::Json }
+    }
+}
+
+impl Config {
+    /// Every rule that a value breaks, each line naming its key.
+    fn validate(&self) -> Vec<String> {
+        let mut broken = Vec::new();
+        let mut within = |key: &str, value: u64, low: u64, high: u64| {
+            if value < low || value > high {
+                broken.push(format!("{key}: {value} is not between {low} and {high}"));
+            }
+        };
+        within("shutdown_deadline_ms", self.shutdown_deadline_ms, 100, 600_000);
+        within("api.request_timeout_ms", self.api.request_timeout_ms, 100, 600_000);
+        let database = &self.database;
+        within("database.pool_size", u64::from(database.pool_size), 2, 500);
+        within("database.acquire_timeout_ms", database.acquire_timeout_ms, 10, 60_000);
+        within("database.connect_timeout_ms", database.connect_timeout_ms, 10, 60_000);
+        let timeouts = &database.statement_timeouts_ms;
+        within("database.statement_timeouts_ms.ingest", timeouts.ingest, 100, 600_000);
+        within("database.statement_timeouts_ms.query", timeouts.query, 100, 600_000);
+        within("database.statement_timeouts_ms.admin", timeouts.admin, 100, 600_000);
+        within("database.statement_timeouts_ms.maintenance", timeouts.maintenance, 100, 86_400_000);
+        let ingest = &self.ingest;
+        within("ingest.max_concurrent", ingest.max_concurrent as u64, 1, 256);
+        within("ingest.max_concurrent_per_sensor", ingest.max_concurrent_per_sensor as u64, 1, 256);
+        within("ingest.queue_timeout_ms", ingest.queue_timeout_ms, 0, 60_000);
+        within("ingest.max_past_days", u64::from(ingest.max_past_days), 1, 366);
+        within("ingest.max_future_hours", u64::from(ingest.max_future_hours), 1, 168);
+        within("ingest.rollup_keys", ingest.rollup_keys as u64, 1, 10_000);
+        let retention = &self.retention;
+        within("retention.flows_days", u64::from(retention.flows_days), 1, 3_660);
+        within("retention.rollup_1m_days", u64::from(retention.rollup_1m_days), 1, 3_660);
+        within("retention.rollup_1h_days", u64::from(retention.rollup_1h_days), 1, 36_600);
+        within("retention.ledger_days", u64::from(retention.ledger_days), 1, 36_600);
+        within("retention.interval_s", retention.interval_s, 1, 86_400);
+
+        let mut at_least = |key: &str, value: u32, other_key: &str, other: u32| {
+            if value < other {
+                broken.push(format!("{key}: {value} is less than {other_key} ({other})"));
+            }
+        };
+        let past = ("ingest.max_past_days", ingest.max_past_days);
+        at_least("retention.flows_days", retention.flows_days, past.0, past.1);
+        at_least("retention.rollup_1m_days", retention.rollup_1m_days, past.0, past.1);
+        let minutes = ("retention.rollup_1m_days", retention.rollup_1m_days);
+        at_least("retention.rollup_1h_days", retention.rollup_1h_days, minutes.0, minutes.1);
+        // Else a replay of a batch whose key was forgotten would be stored again.
+        at_least("retention.ledger_days", retention.ledger_days, past.0, past.1.saturating_add(1));
+        let flows = ("retention.flows_days", retention.flows_days);
+        at_least("retention.ledger_days", retention.ledger_days, flows.0, flows.1);
+
+        for origin in &self.api.cors_origins {
+            let rest = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
+            let plain = rest.is_some_and(|host| !host.is_empty() && !host.contains(['/', '*', ' ']));
+            if !plain || axum::http::HeaderValue::from_str(origin).is_err() {
+                broken.push(format!("api.cors_origins: `{origin}` is not of the form https://host[:port]"));
+            }
+        }
+        if let Err(error) = tracing_subscriber::EnvFilter::try_new(&self.log.level) {
+            broken.push(format!("log.level: `{}`: {error}", self.log.level));
+        }
+        if database.url.is_some() && database.url_file.is_some() {
+            broken.push("database.url_file: database.url is set too; keep one of them".to_owned());
+        }
+        broken
+    }
+}
+
+impl Database {
+    /// The URL, from wherever it is kept.
+    pub fn connection_url(&self) -> Result<SecretString, ConfigError> {
+        if let Some(url) = &self.url {
+            return Ok(url.clone());
+        }
+        let Some(path) = &self.url_file else {
+            return Err(ConfigError::one("database.url: not set, and no database.url_file either"));
+        };
+        match std::fs::read_to_string(path) {
+            Ok(url) => Ok(SecretString::from(url.trim().to_owned())),
+            Err(error) => {
+                Err(ConfigError::one(format!("database.url_file: read {}: {error}", path.display())))
+            }
+        }
+    }
+
+    #[must_use]
+    pub fn acquire_timeout(&self) -> Duration {
+        Duration::from_millis(self.acquire_timeout_ms)
+    }
+}
+
+impl Auth {
+    /// The operators' token; a missing, empty or short one is an error.
+    pub fn admin_token(&self) -> Result<SecretString, ConfigError> {
+        let Some(path) = &self.admin_token_file else {
+            return Err(ConfigError::one(
+                "auth.admin_token_file: not set; make one with `openssl rand -base64 32 > FILE`",
+            ));
+        };
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            ConfigError::one(format!("auth.admin_token_file: read {}: {error}", path.display()))
+        })?;
+        let token = text.trim();
+        if token.len() < MIN_ADMIN_TOKEN || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(ConfigError::one(format!(
+                "auth.admin_token_file: {} must hold one token of at least {MIN_ADMIN_TOKEN} printable \
+                 characters; make one with `openssl rand -base64 32 > FILE`",
+                path.display()
+            )));
+        }
+        Ok(SecretString::from(token.to_owned()))
+    }
+}
+
+/// What is wrong with the settings, a line for each key.
+#[derive(Debug, thiserror::Error)]
+pub struct ConfigError(Vec<String>);
+
+impl ConfigError {
+    fn one(line: impl Into<String>) -> Self {
+        Self(vec![line.into()])
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the configuration is not usable:")?;
+        for line in &self.0 {
+            write!(f, "\n  {line}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Secrets appear in `--print-config` as being there, and no more.
+fn hidden<S: Serializer>(secret: &Option<SecretString>, serializer: S) -> Result<S::Ok, S::Error> {
+    match secret {
+        Some(secret) if !secret.expose_secret().is_empty() => serializer.serialize_some("(hidden)"),
+        _ => serializer.serialize_none(),
+    }
+}

@@ -1,0 +1,142 @@
+//! What happens by itself: partitions made ahead of time, old ones dropped, indexes brought up to date.
+//!
+//! Every instance runs the loop; an advisory lock lets one of them do the work of a round. A failed
+//! round is logged and counted, and the next one tries again.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
+
+use crate::config::Retention;
+use crate::store::maintenance::{self, Turn};
+use crate::store::partitions::{self, Known, Parent, Partition};
+use crate::store::{Pool, StoreError};
+use crate::telemetry::Metrics;
+
+/// Partitions made ahead, so that midnight meets one that is there even if this job is late.
+const DAYS_AHEAD: usize = 2;
+
+/// The jobs with what they need.
+#[derive(Clone)]
+pub struct Jobs {
+    pub pool: Pool,
+    pub known: Known,
+    pub retention: Retention,
+    pub metrics: Metrics,
+}
+
+impl Jobs {
+    /// Rounds until `stop` changes or its sender is gone.
+    pub async fn run(self, mut stop: watch::Receiver<bool>) {
+        let mut ticks = tokio::time::interval(Duration::from_secs(self.retention.interval_s));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                _ = stop.changed() => return,
+            }
+            tokio::select! {
+                result = self.round(Timestamp::now()) => self.report(&result),
+                _ = stop.changed() => return,
+            }
+        }
+    }
+
+    /// One round of everything; `false` if another instance has the turn.
+    pub async fn round(&self, now: Timestamp) -> Result<bool, StoreError> {
+        let Some(turn) = Turn::take(&self.pool).await? else {
+            return Ok(false);
+        };
+        let result = async {
+            self.make_ahead(now).await?;
+            self.drop_expired(now).await?;
+            self.forget_keys(now).await?;
+            self.summarize(now).await
+        }
+        .await;
+        turn.give_back().await?;
+        result.map(|()| true)
+    }
+
+    fn report(&self, result: &Result<bool, StoreError>) {
+        let outcome = match result {
+            Ok(true) => "done",
+            Ok(false) => "elsewhere",
+            Err(error) => {
+                tracing::error!(%error, "maintenance failed; it is tried again in the next round");
+                "failed"
+            }
+        };
+        self.metrics.job_runs.with_label_values(&["maintenance", outcome]).inc();
+    }
+
+    /// Today's and the next days' partitions.
+    pub async fn make_ahead(&self, now: Timestamp) -> Result<(), StoreError> {
+        let wanted: Vec<Partition> = Parent::ALL
+            .into_iter()
+            .flat_map(|parent| {
+                let today = Partition::holding(parent, now);
+                std::iter::successors(Some(today), |partition| Some(partition.next())).take(1 + DAYS_AHEAD)
+            })
+            .collect();
+        partitions::ensure(&self.pool, &self.known, &wanted).await
+    }
+
+    /// Partitions whose last moment is past their retention.
+    async fn drop_expired(&self, now: Timestamp) -> Result<(), StoreError> {
+        for parent in Parent::ALL {
+            let days = match parent {
+                Parent::Flow => self.retention.flows_days,
+                Parent::Rollup1m => self.retention.rollup_1m_days,
+                Parent::Rollup1h => self.retention.rollup_1h_days,
+            };
+            let oldest_day = days_before(now, days).to_zoned(jiff::tz::TimeZone::UTC).date();
+            for partition in partitions::present(&self.pool, parent).await? {
+                if partition.end() <= oldest_day {
+                    partitions::drop(&self.pool, partition).await?;
+                    self.known.forget();
+                    self.metrics.partitions_dropped.inc();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn forget_keys(&self, now: Timestamp) -> Result<(), StoreError> {
+        let deleted = maintenance::delete_ledger_before(&self.pool, self.retention.keys_since(now)).await?;
+        if deleted > 0 {
+            tracing::info!(rows = deleted, "ledger rows deleted: past their retention");
+        }
+        Ok(())
+    }
+
+    /// Yesterday's partition still takes late batches.
+    async fn summarize(&self, now: Timestamp) -> Result<(), StoreError> {
+        for day in [days_before(now, 1), now] {
+            let partition = Partition::holding(Parent::Flow, day);
+            maintenance::summarize(&self.pool, &partition.name()).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Retention {
+    /// Batch keys of earlier windows may be gone.
+    #[must_use]
+    pub fn keys_since(&self, now: Timestamp) -> Timestamp {
+        days_before(now, self.ledger_days)
+    }
+
+    /// Sums by the minute of earlier windows may be gone. A day later than they go, so that a question
+    /// that is asked while they go is answered.
+    #[must_use]
+    pub fn minutes_since(&self, now: Timestamp) -> Timestamp {
+        days_before(now, self.rollup_1m_days.saturating_sub(1))
+    }
+}
+
+fn days_before(now: Timestamp, days: u32) -> Timestamp {
+    now.checked_sub(SignedDuration::from_hours(24 * i64::from(days))).unwrap_or(Timestamp::UNIX_EPOCH)
+}

@@ -1,0 +1,97 @@
+//! The parts put together: pool, schema, jobs, HTTP; and their end.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::api::{self, AppState};
+use crate::auth::Auth;
+use crate::config::Config;
+use crate::ingest::{Admission, Ingest};
+use crate::jobs::Jobs;
+use crate::store::partitions::Known;
+use crate::store::{Pool, migrations};
+use crate::telemetry::{Metrics, Registered};
+
+/// A server that takes requests.
+pub struct Server {
+    /// Where it listens, the port that the system chose included.
+    pub address: SocketAddr,
+    pub state: AppState,
+    stop: watch::Sender<bool>,
+    http: JoinHandle<std::io::Result<()>>,
+    jobs: JoinHandle<()>,
+    deadline: Duration,
+}
+
+/// A pool to the configured database.
+pub fn connect(config: &Config, metrics: &Metrics) -> anyhow::Result<Pool> {
+    let url = config.database.connection_url()?;
+    Ok(Pool::new(&config.database, &url, Arc::clone(metrics))?)
+}
+
+/// Brings the schema up to date, makes today's partitions, and begins to listen.
+pub async fn start(config: &Config) -> anyhow::Result<Server> {
+    let admin_token = config.auth.admin_token()?;
+    let metrics = Registered::new();
+    let pool = connect(config, &metrics)?;
+    migrations::migrate(&pool, migrations::latest(), false).await.context("bring the schema up to date")?;
+    let known = Known::default();
+    let jobs = Jobs {
+        pool: pool.clone(),
+        known: known.clone(),
+        retention: config.retention.clone(),
+        metrics: Arc::clone(&metrics),
+    };
+    jobs.make_ahead(jiff::Timestamp::now()).await.context("make the first partitions")?;
+
+    let state = AppState {
+        pool: pool.clone(),
+        auth: Auth::new(&admin_token),
+        ingest: Ingest::new(pool, known, config.ingest.clone(), Arc::clone(&metrics)),
+        admission: Admission::new(&config.ingest, Arc::clone(&metrics)),
+        metrics,
+        settings: Arc::new(config.api.clone()),
+        retention: Arc::new(config.retention.clone()),
+    };
+    let listener =
+        TcpListener::bind(config.listen).await.with_context(|| format!("listen on {}", config.listen))?;
+    let address = listener.local_addr().context("read the address that was bound")?;
+    let (stop, stopped) = watch::channel(false);
+    let router = api::router(state.clone());
+    let mut http_stopped = stopped.clone();
+    let http = tokio::spawn(async move {
+        axum::serve(listener, router)
+            .with_graceful_shutdown(async move {
+                let _ = http_stopped.changed().await;
+            })
+            .await
+    });
+    let jobs = tokio::spawn(jobs.run(stopped));
+    tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "listening");
+    let deadline = Duration::from_millis(config.shutdown_deadline_ms);
+    Ok(Server { address, state, stop, http, jobs, deadline })
+}
+
+impl Server {
+    /// Takes no new requests, lets those in flight end until the deadline, and returns.
+    pub async fn stop(self) {
+        let _ = self.stop.send(true);
+        let (http, jobs) = (self.http.abort_handle(), self.jobs.abort_handle());
+        let ended = tokio::time::timeout(self.deadline, async {
+            let _ = self.http.await;
+            let _ = self.jobs.await;
+        });
+        if ended.await.is_err() {
+            tracing::warn!("requests were cut off: shutdown_deadline_ms is over");
+            http.abort();
+            jobs.abort();
+        }
+        tracing::info!("stopped");
+    }
+}

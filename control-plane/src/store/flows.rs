@@ -1,0 +1,184 @@
+//! Flows, newest first, page by page.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::time::SystemTime;
+
+use tokio_postgres::Row;
+use tokio_postgres::types::Type;
+
+use super::filter::{Filter, Sql};
+use super::{Class, Isolation, Lease, Pool, StoreError};
+
+/// Where a page ends: the key of its last flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    pub window_start_us: i64,
+    pub sensor_id: i32,
+    pub flow_id: i64,
+}
+
+/// One stored flow.
+#[derive(Clone, Debug)]
+pub struct Flow {
+    pub position: Position,
+    pub sensor: String,
+    pub start_ns: i64,
+    pub first_ns: i64,
+    pub last_ns: i64,
+    pub src: IpAddr,
+    pub dst: IpAddr,
+    pub protocol: i16,
+    pub src_port: i32,
+    pub dst_port: i32,
+    pub packets: i64,
+    pub octets: i64,
+    pub reverse_packets: i64,
+    pub reverse_octets: i64,
+    pub tcp_flags: i16,
+    pub reverse_tcp_flags: i16,
+    pub tcp_state: i16,
+    pub end_reason: i16,
+    pub handshake_rtt_us: Option<i32>,
+    pub fragment: bool,
+    pub icmp_type: i16,
+    pub icmp_code: i16,
+    pub sampling_interval: i32,
+    pub retransmits: i32,
+    pub point: Point,
+    pub link: Vec<i32>,
+    pub path: Vec<Point>,
+}
+
+/// One direction of one interface.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Point {
+    pub interface: String,
+    pub direction: i16,
+}
+
+const COLUMNS: &str = "window_start, flow_id, sensor_id, start_ns, first_ns, last_ns, src, dst, protocol, \
+    src_port, dst_port, packets, octets, reverse_packets, reverse_octets, tcp_flags, reverse_tcp_flags, \
+    tcp_state, end_reason, handshake_rtt_us, fragment, icmp_type, icmp_code, sampling_interval, \
+    retransmits, point_id, link, path";
+
+/// At most `limit` flows of the filter that come after `after`. Keys only grow older along the pages, so
+/// what is stored meanwhile moves none of them.
+pub async fn list(
+    pool: &Pool,
+    filter: &Filter,
+    after: Option<Position>,
+    limit: i64,
+) -> Result<Vec<Flow>, StoreError> {
+    let mut sql = Sql::new(&format!("SELECT {COLUMNS} FROM flow"));
+    sql.push_filter(filter);
+    if let Some(after) = after {
+        let time = sql.bind(system_time(after.window_start_us), Type::TIMESTAMPTZ);
+        let sensor = sql.bind(after.sensor_id, Type::INT4);
+        let flow = sql.bind(after.flow_id, Type::INT8);
+        sql.push(&format!(" AND (window_start, sensor_id, flow_id) < ({time}, {sensor}, {flow})"));
+    }
+    let limit = sql.bind(limit, Type::INT8);
+    sql.push(&format!(" ORDER BY window_start DESC, sensor_id DESC, flow_id DESC LIMIT {limit}"));
+
+    let work = async {
+        let lease = pool.begin(Class::Query, Isolation::Snapshot, "flows_list").await?;
+        let result = async {
+            let rows = lease.client().query_typed(&sql.text, &sql.parameters()).await?;
+            let names = Names::of(&lease, &rows).await?;
+            Ok(rows.iter().map(|row| names.flow(row)).collect())
+        }
+        .await;
+        lease.finish(result).await
+    };
+    pool.within(Class::Query, work).await
+}
+
+/// The names behind the numbers of a page.
+struct Names {
+    sensors: HashMap<i32, String>,
+    points: HashMap<(i32, i32), Point>,
+}
+
+impl Names {
+    async fn of(lease: &Lease<'_>, rows: &[Row]) -> Result<Self, StoreError> {
+        let mut sensor_ids: Vec<i32> = rows.iter().map(|row| row.get("sensor_id")).collect();
+        sensor_ids.sort_unstable();
+        sensor_ids.dedup();
+        if sensor_ids.is_empty() {
+            return Ok(Self { sensors: HashMap::new(), points: HashMap::new() });
+        }
+        let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 1] =
+            [(&sensor_ids, Type::INT4_ARRAY)];
+        let sensors = lease
+            .client()
+            .query_typed("SELECT sensor_id, name FROM sensor WHERE sensor_id = ANY ($1)", &parameters)
+            .await?;
+        // A sensor has at most a few hundred points: all of them cost less than finding out which.
+        let points = lease
+            .client()
+            .query_typed(
+                "SELECT sensor_id, point_id, interface, direction FROM observation_point
+                 WHERE sensor_id = ANY ($1)",
+                &parameters,
+            )
+            .await?;
+        let point = |row: &Row| Point { interface: row.get(2), direction: row.get(3) };
+        Ok(Self {
+            sensors: sensors.iter().map(|row| (row.get(0), row.get(1))).collect(),
+            points: points.iter().map(|row| ((row.get(0), row.get(1)), point(row))).collect(),
+        })
+    }
+
+    fn flow(&self, row: &Row) -> Flow {
+        let sensor_id: i32 = row.get("sensor_id");
+        let point = |id: i32| self.points.get(&(sensor_id, id)).cloned().unwrap_or_default();
+        let path: Option<Vec<i32>> = row.get("path");
+        Flow {
+            position: Position {
+                window_start_us: micros(row.get("window_start")),
+                sensor_id,
+                flow_id: row.get("flow_id"),
+            },
+            sensor: self.sensors.get(&sensor_id).cloned().unwrap_or_default(),
+            start_ns: row.get("start_ns"),
+            first_ns: row.get("first_ns"),
+            last_ns: row.get("last_ns"),
+            src: row.get("src"),
+            dst: row.get("dst"),
+            protocol: row.get("protocol"),
+            src_port: row.get("src_port"),
+            dst_port: row.get("dst_port"),
+            packets: row.get("packets"),
+            octets: row.get("octets"),
+            reverse_packets: row.get("reverse_packets"),
+            reverse_octets: row.get("reverse_octets"),
+            tcp_flags: row.get("tcp_flags"),
+            reverse_tcp_flags: row.get("reverse_tcp_flags"),
+            tcp_state: row.get("tcp_state"),
+            end_reason: row.get("end_reason"),
+            handshake_rtt_us: row.get("handshake_rtt_us"),
+            fragment: row.get("fragment"),
+            icmp_type: row.get("icmp_type"),
+            icmp_code: row.get("icmp_code"),
+            sampling_interval: row.get("sampling_interval"),
+            retransmits: row.get("retransmits"),
+            point: point(row.get("point_id")),
+            link: row.get::<_, Option<Vec<i32>>>("link").unwrap_or_default(),
+            path: path.unwrap_or_default().into_iter().map(point).collect(),
+        }
+    }
+}
+
+/// Microseconds since the Unix epoch, as `timestamptz` has them.
+fn micros(time: SystemTime) -> i64 {
+    match time.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(after) => after.as_micros() as i64,
+        Err(before) => -(before.duration().as_micros() as i64),
+    }
+}
+
+fn system_time(micros: i64) -> SystemTime {
+    let distance = std::time::Duration::from_micros(micros.unsigned_abs());
+    if micros >= 0 { SystemTime::UNIX_EPOCH + distance } else { SystemTime::UNIX_EPOCH - distance }
+}

@@ -1,0 +1,24 @@
+//! Postgres: every SQL statement of the server, typed at its border. No HTTP in here.
+//!
+//! A function of these modules takes a [`Pool`], runs one transaction on it and gives back values or a
+//! [`StoreError`]. Transactions are READ COMMITTED for writes and REPEATABLE READ, READ ONLY for
+//! questions (see `docs/decisions/0003-exactly-once-ingest.md`).
+
+pub mod batches;
+mod copy;
+mod error;
+pub mod filter;
+pub mod flows;
+pub mod ledger;
+pub mod maintenance;
+pub mod migrations;
+pub mod partitions;
+mod pool;
+pub mod resolution;
+pub mod rollups;
+pub mod sensors;
+pub mod timeseries;
+pub mod top;
+
+pub use error::StoreError;
+pub use pool::{Class, Isolation, Lease, Pool, PoolState};

@@ -1,0 +1,220 @@
+//! The largest sources, destinations, pairs, services and protocols of a window.
+//!
+//! Rows are exact and rollups are quick. A window with few rows, or a filter that rollups cannot answer,
+//! is counted from the rows; any other from the rollups, whose smallest keys are pooled (see
+//! `ingest::rollup`).
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+use tokio_postgres::Row;
+use tokio_postgres::types::Type;
+
+use super::filter::{Filter, Sql, sum};
+use super::resolution::{MINUTE, ceil, floor, pieces, push_pieces};
+use super::{Class, Isolation, Lease, Pool, StoreError};
+use crate::ingest::rollup::Dimension;
+
+/// Rows that are summed in some 50 ms; a window with more is answered from the rollups.
+const EXACT_ROWS: i64 = 150_000;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Metric {
+    Octets,
+    Packets,
+    Flows,
+}
+
+/// What is added up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sums {
+    pub flows: i64,
+    pub packets: i64,
+    pub octets: i64,
+    pub reverse_packets: i64,
+    pub reverse_octets: i64,
+}
+
+/// One of the largest.
+#[derive(Clone, Debug)]
+pub struct Item {
+    pub src: Option<IpAddr>,
+    pub dst: Option<IpAddr>,
+    pub protocol: Option<i16>,
+    pub port: Option<i32>,
+    pub sums: Sums,
+}
+
+/// The answer, and how it was found.
+#[derive(Clone, Debug)]
+pub struct Top {
+    pub items: Vec<Item>,
+    pub total: Sums,
+    /// From the rows, not from rollups.
+    pub exact: bool,
+    /// What was added up: rollups know whole minutes.
+    pub from: Timestamp,
+    pub to: Timestamp,
+}
+
+/// How a dimension reads in rows and in rollups.
+struct Keys {
+    columns: &'static [&'static str],
+    /// The same in `flow`.
+    flow_columns: &'static str,
+    /// Tells a rollup's named keys from the row of all others.
+    named: &'static str,
+}
+
+fn keys(dimension: Dimension) -> Keys {
+    let (columns, flow_columns, named): (&'static [&'static str], _, _) = match dimension {
+        Dimension::Source => (&["src"], "src", "src <> '::/0'"),
+        Dimension::Destination => (&["dst"], "dst", "dst <> '::/0'"),
+        Dimension::Pair => (&["src", "dst"], "src, dst", "src <> '::/0'"),
+        Dimension::Service => (&["protocol", "port"], "protocol, dst_port AS port", "protocol >= 0"),
+        Dimension::Protocol => (&["protocol"], "protocol", "protocol >= 0"),
+    };
+    Keys { columns, flow_columns, named }
+}
+
+/// The `limit` largest of the filter's flows. Minutes before `minutes_since` are not kept.
+pub async fn top(
+    pool: &Pool,
+    filter: &Filter,
+    dimension: Dimension,
+    metric: Metric,
+    limit: i64,
+    minutes_since: Timestamp,
+) -> Result<Top, StoreError> {
+    let by_protocol = matches!(dimension, Dimension::Service | Dimension::Protocol);
+    let rollups_answer = filter.only_by_sensor() && (filter.protocol.is_none() || by_protocol);
+    let work = async {
+        let lease = pool.begin(Class::Query, Isolation::Snapshot, "flows_top").await?;
+        let result = async {
+            if rollups_answer && rows_about(&lease, filter, minutes_since).await? > EXACT_ROWS {
+                from_rollups(&lease, filter, dimension, metric, limit, minutes_since).await
+            } else {
+                from_rows(&lease, filter, dimension, metric, limit).await
+            }
+        }
+        .await;
+        lease.finish(result).await
+    };
+    pool.within(Class::Query, work).await
+}
+
+/// How many rows the window has, by the rollups.
+async fn rows_about(lease: &Lease<'_>, filter: &Filter, minutes_since: Timestamp) -> Result<i64, StoreError> {
+    let mut sql = Sql::new("SELECT ");
+    sql.push(&sum("flows"));
+    sql.push(" FROM ");
+    let whole = pieces(floor(filter.from, MINUTE), ceil(filter.to, MINUTE), minutes_since);
+    push_pieces(&mut sql, &whole, Dimension::Protocol, filter);
+    sql.push(" AS rows");
+    Ok(lease.client().query_typed_one(&sql.text, &sql.parameters()).await?.get(0))
+}
+
+async fn from_rows(
+    lease: &Lease<'_>,
+    filter: &Filter,
+    dimension: Dimension,
+    metric: Metric,
+    limit: i64,
+) -> Result<Top, StoreError> {
+    let keys = keys(dimension);
+    let mut sql = Sql::new("WITH keyed AS (SELECT ");
+    let _ = write!(sql.text, "{}, count(*) AS flows, {} FROM flow", keys.flow_columns, summed(false));
+    sql.push_filter(filter);
+    let _ = write!(sql.text, " GROUP BY {})", grouped(&keys));
+    push_ranking(&mut sql, &keys, "TRUE", metric, limit);
+    let rows = lease.client().query_typed(&sql.text, &sql.parameters()).await?;
+    Ok(answer(&rows, &keys, true, filter.from, filter.to))
+}
+
+async fn from_rollups(
+    lease: &Lease<'_>,
+    filter: &Filter,
+    dimension: Dimension,
+    metric: Metric,
+    limit: i64,
+    minutes_since: Timestamp,
+) -> Result<Top, StoreError> {
+    let keys = keys(dimension);
+    let pieces = pieces(floor(filter.from, MINUTE), ceil(filter.to, MINUTE), minutes_since);
+    let mut sql = Sql::new("WITH keyed AS (SELECT ");
+    let _ = write!(sql.text, "{}, {} FROM ", keys.columns.join(", "), summed(true));
+    push_pieces(&mut sql, &pieces, dimension, filter);
+    let _ = write!(sql.text, " AS rows GROUP BY {})", grouped(&keys));
+    push_ranking(&mut sql, &keys, keys.named, metric, limit);
+    let rows = lease.client().query_typed(&sql.text, &sql.parameters()).await?;
+    let (from, to) = match (pieces.first(), pieces.last()) {
+        (Some(first), Some(last)) => (first.from, last.to),
+        _ => (filter.from, filter.to),
+    };
+    Ok(answer(&rows, &keys, false, from, to))
+}
+
+/// Sums per key. Not clamped: the ranking adds them up again.
+fn summed(with_flows: bool) -> String {
+    let columns = ["flows", "packets", "octets", "reverse_packets", "reverse_octets"];
+    let columns = columns.iter().skip(usize::from(!with_flows));
+    columns.map(|column| format!("sum({column}) AS {column}")).collect::<Vec<_>>().join(", ")
+}
+
+fn grouped(keys: &Keys) -> String {
+    (1..=keys.columns.len()).map(|n| n.to_string()).collect::<Vec<_>>().join(", ")
+}
+
+/// The largest of `keyed`, each row with the totals of all of it. A row without key, for the totals,
+/// comes when no key is named.
+fn push_ranking(sql: &mut Sql, keys: &Keys, named: &str, metric: Metric, limit: i64) {
+    let rank = match metric {
+        Metric::Octets => "octets + reverse_octets",
+        Metric::Packets => "packets + reverse_packets",
+        Metric::Flows => "flows",
+    };
+    let columns = keys.columns.join(", ");
+    let limit = sql.bind(limit, Type::INT8);
+    let clamped = |prefix: &str| {
+        ["flows", "packets", "octets", "reverse_packets", "reverse_octets"]
+            .map(|column| format!("LEAST({prefix}{column}, 9223372036854775807)::bigint"))
+            .join(", ")
+    };
+    let totals = ["flows", "packets", "octets", "reverse_packets", "reverse_octets"]
+        .map(|column| format!("coalesce(sum({column}), 0) AS {column}"))
+        .join(", ");
+    let _ = write!(
+        sql.text,
+        ", totals AS (SELECT {totals} FROM keyed),
+         largest AS (SELECT *, {rank} AS rank FROM keyed WHERE {named} ORDER BY rank DESC, {columns} LIMIT {limit})
+         SELECT {}, {}, {columns} FROM totals LEFT JOIN largest ON TRUE ORDER BY largest.rank DESC, {columns}",
+        clamped("totals."),
+        clamped("largest."),
+    );
+}
+
+fn answer(rows: &[Row], keys: &Keys, exact: bool, from: Timestamp, to: Timestamp) -> Top {
+    let sums = |row: &Row, first: usize| Sums {
+        flows: row.get(first),
+        packets: row.get(first + 1),
+        octets: row.get(first + 2),
+        reverse_packets: row.get(first + 3),
+        reverse_octets: row.get(first + 4),
+    };
+    let total = rows.first().map(|row| sums(row, 0)).unwrap_or_default();
+    let named = rows.iter().filter(|row| row.get::<_, Option<i64>>(5).is_some());
+    let items = named
+        .map(|row| {
+            let place = |name: &str| keys.columns.iter().position(|column| *column == name).map(|at| 10 + at);
+            Item {
+                src: place("src").map(|at| row.get(at)),
+                dst: place("dst").map(|at| row.get(at)),
+                protocol: place("protocol").map(|at| row.get(at)),
+                port: place("port").map(|at| row.get(at)),
+                sums: sums(row, 5),
+            }
+        })
+        .collect();
+    Top { items, total, exact, from, to }
+}

@@ -1,0 +1,189 @@
+//! Every metric of the server, in one place. Names have the prefix `weir_` and base units; no label's
+//! values can be chosen by a stranger (routes are templates, statuses and categories are ours).
+
+use std::sync::Arc;
+
+use prometheus::core::Collector;
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+};
+
+use crate::store::PoolState;
+
+/// The metrics, shared by every part; cheap to clone.
+pub type Metrics = Arc<Registered>;
+
+/// See the help texts in [`Registered::new`].
+#[derive(Debug)]
+pub struct Registered {
+    registry: Registry,
+    /// method, route, status
+    pub request_seconds: HistogramVec,
+    /// category
+    pub request_errors: IntCounterVec,
+    pub requests_in_flight: IntGauge,
+    /// class, operation
+    pub query_seconds: HistogramVec,
+    /// operation
+    pub rollbacks: IntCounterVec,
+    /// kind
+    pub database_errors: IntCounterVec,
+    pub pool_errors: IntCounter,
+    pub ingest_rows: IntCounter,
+    pub ingest_bytes: IntCounter,
+    /// outcome: stored, duplicate, refused, failed
+    pub ingest_batches: IntCounterVec,
+    pub ingest_lag_seconds: Histogram,
+    pub ingest_in_flight: IntGauge,
+    /// reason: total, sensor
+    pub ingest_busy: IntCounterVec,
+    pub clock_skew_seconds: Histogram,
+    pub clock_flagged: IntCounter,
+    /// job, outcome
+    pub job_runs: IntCounterVec,
+    pub partitions_dropped: IntCounter,
+    pool_total: IntGauge,
+    pool_idle: IntGauge,
+    pool_active: IntGauge,
+    pool_waiting: IntGauge,
+    pool_timeouts: IntGauge,
+    pool_created: IntGauge,
+    pool_closed_broken: IntGauge,
+    pool_closed_invalid: IntGauge,
+}
+
+/// Registers metrics one after the other and remembers the first failure.
+struct Builder(Registry);
+
+impl Builder {
+    fn add<C: Collector + Clone + 'static>(&self, metric: prometheus::Result<C>) -> C {
+        let metric = metric.expect("names and labels are constants that Prometheus allows");
+        self.0.register(Box::new(metric.clone())).expect("no name is used twice");
+        metric
+    }
+
+    fn counter(&self, name: &str, help: &str) -> IntCounter {
+        self.add(IntCounter::new(name, help))
+    }
+
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+        self.add(IntCounterVec::new(Opts::new(name, help), labels))
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> IntGauge {
+        self.add(IntGauge::new(name, help))
+    }
+
+    fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Histogram {
+        self.add(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec())))
+    }
+
+    fn histograms(&self, name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> HistogramVec {
+        self.add(HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels))
+    }
+}
+
+const LATENCY: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0];
+const LAG: &[f64] = &[0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1_800.0, 21_600.0, 86_400.0];
+const SKEW: &[f64] = &[0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 60.0, 300.0, 3_600.0, 86_400.0];
+
+impl Registered {
+    #[must_use]
+    pub fn new() -> Metrics {
+        let b = Builder(Registry::new());
+        #[cfg(target_os = "linux")]
+        let _ = b.0.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()));
+        Arc::new(Self {
+            request_seconds: b.histograms(
+                "weir_http_request_duration_seconds",
+                "Time from a request's head to its answer, by method, route template and status",
+                &["method", "route", "status"],
+                LATENCY,
+            ),
+            request_errors: b.counters(
+                "weir_http_errors_total",
+                "Answers with a problem, by its category",
+                &["category"],
+            ),
+            requests_in_flight: b.gauge("weir_http_requests_in_flight", "Requests being answered"),
+            query_seconds: b.histograms(
+                "weir_db_transaction_duration_seconds",
+                "Time a connection was held for one transaction, by query class and operation",
+                &["class", "operation"],
+                LATENCY,
+            ),
+            rollbacks: b.counters("weir_db_rollbacks_total", "Transactions rolled back", &["operation"]),
+            database_errors: b.counters("weir_db_errors_total", "Failed transactions, by kind", &["kind"]),
+            pool_errors: b.counter(
+                "weir_db_pool_errors_total",
+                "Connections that could not be made or did not pass their test",
+            ),
+            ingest_rows: b.counter("weir_ingest_rows_total", "Flow records stored"),
+            ingest_bytes: b.counter("weir_ingest_bytes_total", "Bytes of batch bodies, compressed"),
+            ingest_batches: b.counters(
+                "weir_ingest_batches_total",
+                "Batches by outcome: stored, duplicate, refused (the sensor's fault), failed (ours)",
+                &["outcome"],
+            ),
+            ingest_lag_seconds: b.histogram(
+                "weir_ingest_lag_seconds",
+                "Time from the end of a batch's window to its commit",
+                LAG,
+            ),
+            ingest_in_flight: b.gauge("weir_ingest_in_flight", "Batches being decoded or stored"),
+            ingest_busy: b.counters(
+                "weir_ingest_busy_total",
+                "Batches turned away because too many were in work, in total or of one sensor",
+                &["reason"],
+            ),
+            clock_skew_seconds: b.histogram(
+                "weir_sensor_clock_skew_seconds",
+                "Distance between a sensor's clock and ours as a batch arrived, the way included",
+                SKEW,
+            ),
+            clock_flagged: b.counter(
+                "weir_sensor_clock_flagged_total",
+                "Batches from a sensor whose clock was over five minutes off",
+            ),
+            job_runs: b.counters("weir_job_runs_total", "Runs of the background jobs", &["job", "outcome"]),
+            partitions_dropped: b
+                .counter("weir_partitions_dropped_total", "Partitions dropped at the end of their retention"),
+            pool_total: b.gauge("weir_db_pool_connections", "Connections that the pool holds"),
+            pool_idle: b.gauge("weir_db_pool_idle_connections", "Connections that nobody uses"),
+            pool_active: b.gauge("weir_db_pool_active_connections", "Connections in use"),
+            pool_waiting: b.gauge("weir_db_pool_waiting", "Requests that wait for a connection"),
+            pool_timeouts: b.gauge(
+                "weir_db_pool_acquire_timeouts",
+                "Requests that got no connection in time, since the start",
+            ),
+            pool_created: b.gauge("weir_db_pool_connections_created", "Connections made since the start"),
+            pool_closed_broken: b.gauge(
+                "weir_db_pool_connections_closed_broken",
+                "Connections closed since the start because they were left broken or in use",
+            ),
+            pool_closed_invalid: b.gauge(
+                "weir_db_pool_connections_closed_invalid",
+                "Connections closed since the start because they failed the test at check-out",
+            ),
+            registry: b.0,
+        })
+    }
+
+    /// Prometheus' text format, with the pool as it is now.
+    #[must_use]
+    pub fn render(&self, pool: PoolState) -> String {
+        let set = |gauge: &IntGauge, value: u64| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        set(&self.pool_total, u64::from(pool.total));
+        set(&self.pool_idle, u64::from(pool.idle));
+        set(&self.pool_active, u64::from(pool.total.saturating_sub(pool.idle)));
+        set(&self.pool_waiting, pool.waiting);
+        set(&self.pool_timeouts, pool.timeouts);
+        set(&self.pool_created, pool.created);
+        set(&self.pool_closed_broken, pool.closed_broken);
+        set(&self.pool_closed_invalid, pool.closed_invalid);
+        TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_else(|error| {
+            tracing::error!(%error, "render the metrics");
+            String::new()
+        })
+    }
+}

@@ -1,0 +1,2 @@
+DROP TABLE point_total;
+DROP TABLE batch;

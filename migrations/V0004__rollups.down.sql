@@ -1,0 +1,2 @@
+DROP TABLE rollup_1h;
+DROP TABLE rollup_1m;
