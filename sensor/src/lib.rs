@@ -9,8 +9,10 @@ pub mod capture;
 pub mod cli;
 pub mod config;
 pub mod flow;
-#[allow(unsafe_code, reason = "maps are read through mmap")]
+pub mod health;
 pub mod kernel;
 pub mod metrics;
+pub mod pipeline;
 pub mod replay;
+pub mod run;
 pub mod ship;

@@ -4,6 +4,7 @@
 //! module and call it.
 
 mod pcap;
+mod run;
 
 use std::process::ExitCode;
 
@@ -29,6 +30,8 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Count on interfaces until a signal stops it
+    Run(run::Arguments),
     /// Run captures through the real kernel program and print what it counts
     Pcap(pcap::Arguments),
 }
@@ -38,6 +41,7 @@ impl Cli {
     #[must_use]
     pub fn run(self) -> ExitCode {
         let result = match self.command {
+            Command::Run(arguments) => run::run(arguments),
             Command::Pcap(arguments) => pcap::run(&arguments),
         };
         result.unwrap_or_else(|error| {

@@ -231,7 +231,7 @@ impl Default for Connections {
     fn default() -> Self {
         Self {
             max: 262_144,
-            idle_timeout: Period(Duration::from_secs(120)),
+            idle_timeout: Period(Duration::from_mins(2)),
             closed_timeout: Period(Duration::from_secs(10)),
         }
     }
@@ -248,7 +248,7 @@ impl Default for Shipping {
         Self {
             queue_bytes: Bytes(64 << 20),
             backoff: Period(Duration::from_millis(500)),
-            backoff_max: Period(Duration::from_secs(60)),
+            backoff_max: Period(Duration::from_mins(1)),
             shutdown_deadline: Period(Duration::from_secs(10)),
         }
     }

@@ -123,7 +123,7 @@ fn destination(control_plane: &ControlPlane, check: &mut Check<'_>) {
         "control_plane.timeout",
         control_plane.timeout,
         Duration::from_millis(100),
-        Duration::from_secs(300),
+        Duration::from_mins(5),
     );
 }
 

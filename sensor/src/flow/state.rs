@@ -199,9 +199,8 @@ fn initiator(tuple: &Tuple, sides: [Option<&Side>; 2]) -> Way {
     }
     let first = |way: Way| sides[way as usize].map_or(i64::MAX, |side| side.first.time_ns);
     match first(Way::Up).cmp(&first(Way::Down)) {
-        std::cmp::Ordering::Less => Way::Up,
         std::cmp::Ordering::Greater => Way::Down,
         std::cmp::Ordering::Equal if tuple.low.port < tuple.high.port => Way::Down,
-        std::cmp::Ordering::Equal => Way::Up,
+        std::cmp::Ordering::Less | std::cmp::Ordering::Equal => Way::Up,
     }
 }

@@ -1,0 +1,251 @@
+//! `cargo xtask bench kernel` and `cargo xtask bench drain`: what the datapath costs, beside what a peer's
+//! tables would cost, in the same minute.
+
+use std::{io::Write as _, path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+use nix::{
+    sched::{CpuSet, sched_setaffinity},
+    unistd::Pid,
+};
+use serde::Serialize;
+use weir_sensor::kernel::{
+    FilterAction, FilterRule, KernelError, KernelLog, Settings,
+    bench::{Hook, Ip, Rig, Subject},
+};
+
+#[derive(Parser)]
+#[command(
+    version,
+    about,
+    after_help = "Examples:\n  weir-bench-kernel kernel\n  weir-bench-kernel kernel \
+    --json --object peer.o --program count\n  weir-bench-kernel drain --flows 1000000"
+)]
+struct Arguments {
+    #[command(subcommand)]
+    bench: Bench,
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// Nanoseconds a packet above an empty program, by hook, IP version and number of flows.
+    Kernel {
+        /// One JSON object a line instead of a table.
+        #[arg(long)]
+        json: bool,
+        /// A foreign BPF object to measure as well; only the hook of its program is run then.
+        #[arg(long, requires = "program", value_name = "FILE")]
+        object: Option<PathBuf>,
+        /// The program of the foreign object.
+        #[arg(long, requires = "object", value_name = "NAME")]
+        program: Option<String>,
+        /// Measurements of each figure; the median counts.
+        #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=101))]
+        rounds: u32,
+        /// Packets of one measurement.
+        #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1000..=100_000_000))]
+        packets: u32,
+    },
+    /// Milliseconds that reading and zeroing a table of flows take.
+    Drain {
+        #[arg(long)]
+        json: bool,
+        /// Flows in the table.
+        #[arg(long, default_value_t = 1_048_576, value_parser = clap::value_parser!(u32).range(1..=4_194_304))]
+        flows: u32,
+        #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=101))]
+        rounds: u32,
+    },
+}
+
+/// Flows that are measured.
+const FLOWS: [u32; 4] = [1, 16_384, 131_072, 1_048_576];
+
+fn main() -> ExitCode {
+    // One CPU: its caches and its region of the tables.
+    let mut cpus = CpuSet::new();
+    if cpus.set(0).and_then(|()| sched_setaffinity(Pid::from_raw(0), &cpus)).is_err() {
+        eprintln!("weir-bench-kernel: cannot stay on one CPU; figures will scatter");
+    }
+    let result = match Arguments::parse().bench {
+        Bench::Kernel { json, object, program, rounds, packets } => {
+            kernel(json, object.zip(program), rounds, packets)
+        }
+        Bench::Drain { json, flows, rounds } => drain(json, flows, rounds),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("weir-bench-kernel: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct KernelRow {
+    bench: &'static str,
+    program: &'static str,
+    ip: u8,
+    flows: u32,
+    ns_above_empty: i64,
+    lru_percpu_hash_ns: i64,
+    percpu_hash_ns: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    foreign_ns: Option<i64>,
+}
+
+/// All features on: a rule that every new flow is asked about, kernel messages, every packet counted.
+fn settings() -> Settings {
+    Settings {
+        filter: vec![FilterRule {
+            action: FilterAction::Deny,
+            cidr: Some((std::net::Ipv4Addr::new(198, 51, 100, 0).into(), 24)),
+            ports: Some(1..=1),
+            protocol: Some(17),
+        }],
+        log_level: KernelLog::Debug,
+        ..Settings::default()
+    }
+}
+
+fn kernel(
+    json: bool,
+    foreign: Option<(PathBuf, String)>,
+    rounds: u32,
+    packets: u32,
+) -> Result<(), KernelError> {
+    if !json {
+        println!(
+            "{:<5} {:>2} {:>9} {:>10} {:>10} {:>10} {:>8}{}",
+            "hook",
+            "ip",
+            "flows",
+            "weir ns",
+            "lru ns",
+            "hash ns",
+            "weir/lru",
+            if foreign.is_some() { " foreign ns" } else { "" }
+        );
+    }
+    for (hook, name) in [(Hook::Xdp, "xdp"), (Hook::Tc, "tc")] {
+        for (ip, number) in [(Ip::V4, 4), (Ip::V6, 6)] {
+            let mut rig = Rig::new(hook, ip, 2 * FLOWS[3], &settings())?;
+            if let Some((object, program)) = &foreign
+                && let Err(error) = rig.foreign(object, program)
+            {
+                eprintln!("weir-bench-kernel: {name}: {error}");
+                continue;
+            }
+            for flows in FLOWS {
+                let mut median = |subject| median_above_empty(&mut rig, subject, flows, rounds, packets);
+                let row = KernelRow {
+                    bench: "kernel",
+                    program: name,
+                    ip: number,
+                    flows,
+                    ns_above_empty: median(Subject::Weir)?,
+                    lru_percpu_hash_ns: median(Subject::LruPerCpuHash)?,
+                    percpu_hash_ns: median(Subject::PerCpuHash)?,
+                    foreign_ns: foreign.as_ref().map(|_| median(Subject::Foreign)).transpose()?,
+                };
+                print(&row, json);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The first measurement fills the tables and does not count.
+fn median_above_empty(
+    rig: &mut Rig,
+    subject: Subject,
+    flows: u32,
+    rounds: u32,
+    packets: u32,
+) -> Result<i64, KernelError> {
+    rig.measure(subject, flows, packets.max(flows.saturating_mul(8)))?;
+    let mut above = (0..rounds)
+        .map(|_| {
+            let (with, without) = rig.measure(subject, flows, packets)?;
+            Ok(with as i64 - without as i64)
+        })
+        .collect::<Result<Vec<_>, KernelError>>()?;
+    Ok(median(&mut above))
+}
+
+fn print(row: &KernelRow, json: bool) {
+    if json {
+        print_json(row);
+        return;
+    }
+    let ratio = row.ns_above_empty as f64 / row.lru_percpu_hash_ns.max(1) as f64;
+    println!(
+        "{:<5} {:>2} {:>9} {:>10} {:>10} {:>10} {:>8.2}{}",
+        row.program,
+        row.ip,
+        row.flows,
+        row.ns_above_empty,
+        row.lru_percpu_hash_ns,
+        row.percpu_hash_ns,
+        ratio,
+        row.foreign_ns.map_or(String::new(), |ns| format!(" {ns:>10}"))
+    );
+    let _ = std::io::stdout().flush();
+}
+
+#[derive(Serialize)]
+struct DrainRow {
+    bench: &'static str,
+    ip: u8,
+    flows: usize,
+    read_ms: f64,
+    release_ms: f64,
+    grace_ms: f64,
+}
+
+fn drain(json: bool, flows: u32, rounds: u32) -> Result<(), KernelError> {
+    for (ip, number) in [(Ip::V4, 4), (Ip::V6, 6)] {
+        let mut rig = Rig::new(Hook::Xdp, ip, 2 * flows.next_power_of_two(), &Settings::default())?;
+        let (mut read, mut release, mut grace, mut found) = (Vec::new(), Vec::new(), Vec::new(), 0);
+        for _ in 0..rounds {
+            rig.measure(Subject::Weir, flows, flows.saturating_mul(12))?;
+            let (drained, zeroed) = rig.drain()?;
+            found = drained.flows.len();
+            read.push(drained.figures.read.as_micros() as i64);
+            release.push(zeroed.as_micros() as i64);
+            grace.push(drained.figures.grace.as_micros() as i64);
+        }
+        let ms = |values: &mut Vec<i64>| median(values) as f64 / 1000.0;
+        let row = DrainRow {
+            bench: "drain",
+            ip: number,
+            flows: found,
+            read_ms: ms(&mut read),
+            release_ms: ms(&mut release),
+            grace_ms: ms(&mut grace),
+        };
+        if json {
+            print_json(&row);
+        } else {
+            println!(
+                "IPv{number}: {found} flows read in {:.1} ms, zeroed in {:.1} ms, grace period {:.1} ms \
+                 (medians of {rounds})",
+                row.read_ms, row.release_ms, row.grace_ms
+            );
+        }
+    }
+    Ok(())
+}
+
+fn print_json(row: &impl Serialize) {
+    match serde_json::to_string(row) {
+        Ok(line) => println!("{line}"),
+        Err(error) => eprintln!("weir-bench-kernel: {error}"),
+    }
+}
+
+fn median(values: &mut [i64]) -> i64 {
+    values.sort_unstable();
+    values.get(values.len() / 2).copied().unwrap_or(0)
+}

@@ -1,0 +1,125 @@
+//! `/metrics`, `/healthz` and `/readyz` on `[metrics] listen`.
+//!
+//! Started by `run`. Reads what the stages publish and owns nothing of theirs: liveness is that epochs are
+//! drained, readiness is that and that batches arrive.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::get;
+use serde::Serialize;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::metrics::Metrics;
+use crate::pipeline::Pulse;
+use crate::ship::Status;
+
+/// A drain that is late by more than this beside its epoch has stopped.
+const LATE: Duration = Duration::from_secs(15);
+/// A control plane that has not answered for this long is away.
+const AWAY: Duration = Duration::from_mins(1);
+
+/// What the endpoints look at.
+#[derive(Clone)]
+pub struct Health {
+    pub metrics: Arc<Metrics>,
+    pub pulse: watch::Receiver<Pulse>,
+    /// None where the sensor works alone.
+    pub delivery: Option<watch::Receiver<Status>>,
+    /// When the sensor began: before that nothing is late.
+    pub started: std::time::Instant,
+}
+
+/// Takes the address.
+pub async fn bind(listen: SocketAddr) -> std::io::Result<TcpListener> {
+    TcpListener::bind(listen).await
+}
+
+/// Serves until the process ends.
+pub async fn serve(listener: TcpListener, health: Health) -> std::io::Result<()> {
+    axum::serve(listener, router(health)).await
+}
+
+/// The routes.
+pub fn router(health: Health) -> Router {
+    Router::new()
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .with_state(health)
+}
+
+#[derive(Serialize)]
+struct Readiness {
+    ready: bool,
+    capture: Part,
+    control_plane: Part,
+}
+
+#[derive(Serialize)]
+struct Part {
+    ok: bool,
+    detail: String,
+}
+
+async fn metrics(State(health): State<Health>) -> Response {
+    match health.metrics.encode() {
+        Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+async fn healthz(State(health): State<Health>) -> Response {
+    let capture = health.capture();
+    let status = if capture.ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, capture.detail).into_response()
+}
+
+async fn readyz(State(health): State<Health>) -> Response {
+    let (capture, control_plane) = (health.capture(), health.control_plane());
+    let ready = capture.ok && control_plane.ok;
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(Readiness { ready, capture, control_plane })).into_response()
+}
+
+impl Health {
+    fn capture(&self) -> Part {
+        let Pulse { last_drain, epoch } = *self.pulse.borrow();
+        let age = last_drain.unwrap_or(self.started).elapsed();
+        let ok = age <= epoch * 2 + LATE;
+        let detail = match last_drain {
+            Some(_) => format!("the last epoch was drained {:.1} s ago", age.as_secs_f64()),
+            None => "no epoch has been drained yet".to_owned(),
+        };
+        Part { ok, detail }
+    }
+
+    fn control_plane(&self) -> Part {
+        let Some(delivery) = &self.delivery else {
+            return Part { ok: true, detail: "none is configured; the sensor works alone".to_owned() };
+        };
+        let Status { last_success, failing_since, last_failure } = delivery.borrow().clone();
+        let ago = |time: SystemTime| time.elapsed().unwrap_or_default();
+        match (last_success, failing_since) {
+            (_, Some(since)) => Part {
+                ok: ago(since) < AWAY && last_success.is_some(),
+                detail: format!(
+                    "failing for {} s: {}",
+                    ago(since).as_secs(),
+                    last_failure.unwrap_or_else(|| "unknown".to_owned())
+                ),
+            },
+            (Some(success), None) => Part {
+                ok: true,
+                detail: format!("the last batch was taken {} s ago", ago(success).as_secs()),
+            },
+            (None, None) => Part { ok: false, detail: "no batch has been delivered yet".to_owned() },
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! The merge task: owns the connection table, packs what it yields, and puts it into the outbox.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use thiserror::Error;
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+use super::Handover;
+use crate::flow::{Merged, Merger};
+use crate::kernel::Drained;
+use crate::metrics::Metrics;
+use crate::ship::{Outbox, OutboxClosed, Packed, pack};
+
+/// Why the merge task has ended before its time.
+#[derive(Debug, Error)]
+pub enum MergeError {
+    #[error(transparent)]
+    Outbox(#[from] OutboxClosed),
+    #[error("merging an epoch panicked")]
+    Panicked,
+}
+
+/// The task.
+pub struct Merge<O> {
+    /// Empty only while a blocking call has it.
+    merger: Option<Merger>,
+    generation: Uuid,
+    epochs: mpsc::Receiver<Handover>,
+    outbox: O,
+    metrics: Arc<Metrics>,
+}
+
+impl<O: Outbox> Merge<O> {
+    pub fn new(
+        merger: Merger,
+        generation: Uuid,
+        epochs: mpsc::Receiver<Handover>,
+        outbox: O,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self { merger: Some(merger), generation, epochs, outbox, metrics }
+    }
+
+    /// Runs until the drain task has ended and its last epoch is in the outbox.
+    pub async fn run(mut self) -> Result<(), MergeError> {
+        while let Some(Handover { drained, safe }) = self.epochs.recv().await {
+            let packed = self.merge(drained).await?;
+            let started = Instant::now();
+            self.outbox.put(packed).await?;
+            self.metrics.outbox_wait_seconds.observe(started.elapsed().as_secs_f64());
+            // A drain task that has gone needs no answer.
+            let _ = safe.send(());
+        }
+        Ok(())
+    }
+
+    /// Merges and packs an epoch where it disturbs no other task.
+    async fn merge(&mut self, drained: Drained) -> Result<Vec<Packed>, MergeError> {
+        let mut merger = self.merger.take().ok_or(MergeError::Panicked)?;
+        let (generation, metrics) = (self.generation, Arc::clone(&self.metrics));
+        let done = tokio::task::spawn_blocking(move || {
+            let started = Instant::now();
+            let observed: u64 = drained.flows.iter().map(|flow| flow.packets).sum();
+            let merged = merger.merge(drained);
+            count(&merged, observed, &metrics);
+            metrics.connections.set(merger.connections() as i64);
+            let packed = pack(&merged, generation).unwrap_or_else(|error| {
+                // No limit that this crate knows of lets this happen; were it to, going on is the lesser loss.
+                let records = merged.records.len();
+                tracing::error!(%error, epoch = merged.epoch, records, "an epoch cannot be packed and is lost");
+                metrics.refused_batches.inc();
+                metrics.refused_records.inc_by(records as u64);
+                metrics.refused_packets.inc_by(observed.saturating_sub(merged.crossing_packets));
+                Vec::new()
+            });
+            metrics.merge_seconds.observe(started.elapsed().as_secs_f64());
+            (merger, packed)
+        });
+        let (merger, packed) = done.await.map_err(|_| MergeError::Panicked)?;
+        self.merger = Some(merger);
+        Ok(packed)
+    }
+}
+
+fn count(merged: &Merged, observed: u64, metrics: &Metrics) {
+    let packets: u64 = merged.records.iter().map(|record| record.packets + record.reverse_packets).sum();
+    metrics.records.inc_by(merged.records.len() as u64);
+    metrics.record_packets.inc_by(packets);
+    metrics.crossing_packets.inc_by(merged.crossing_packets);
+    metrics.evictions.inc_by(merged.evicted);
+    let unmerged = observed.abs_diff(packets + merged.crossing_packets);
+    if unmerged > 0 {
+        metrics.unmerged_packets.inc_by(unmerged);
+        tracing::error!(
+            epoch = merged.epoch,
+            observed,
+            packets,
+            crossing = merged.crossing_packets,
+            "the merge does not add up; this is a defect of the sensor"
+        );
+    }
+}

@@ -1,0 +1,35 @@
+//! The running sensor's stages: drain, merge, hand over. Each is a task that owns its state.
+//!
+//! `run` builds and supervises them. The drain task owns the kernel tables and decides when an epoch ends;
+//! the merge task owns the connection table and the outbox's intake. They are joined by a channel of one
+//! epoch: what does not move on makes the stage before it wait, and at the head the kernel table absorbs.
+//! What must stay true: a half of the kernel tables is released only after its epoch is safe in the outbox.
+
+mod drain;
+mod merge;
+mod proof;
+mod source;
+#[cfg(test)]
+mod tests;
+
+pub use drain::{Drain, DrainError, Pace, Pulse, Steer};
+pub use merge::{Merge, MergeError};
+pub use proof::Proof;
+pub use source::{NoWakes, Source, Wakes};
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::kernel::Drained;
+
+/// An epoch on its way from drain to merge.
+pub struct Handover {
+    drained: Drained,
+    /// Told when the epoch is safe.
+    safe: oneshot::Sender<()>,
+}
+
+/// The channel between the two stages. One epoch: the next is not drained before this one is safe.
+#[must_use]
+pub fn channel() -> (mpsc::Sender<Handover>, mpsc::Receiver<Handover>) {
+    mpsc::channel(1)
+}

@@ -1,0 +1,298 @@
+//! The daemon: builds the stages from the configuration, supervises them, and ends them in order.
+//!
+//! Called by the command line. The order of the end: the drain task ends the last epoch, the merge task
+//! puts it into the outbox, the courier delivers what it can within the deadline.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use crate::config::{Config, ConfigError, Connections};
+use crate::flow::{Limits, Merger};
+use crate::health::{self, Health};
+use crate::kernel::{Attachment, Datapath};
+use crate::metrics::Metrics;
+use crate::pipeline::{self, Drain, DrainError, Merge, MergeError, Pace, Proof, Pulse, Steer};
+use crate::ship::{self, Acknowledged, Backoff, Client, Courier, MemoryDeliveries, Outbox, Status};
+
+/// Reads the configuration again.
+pub type Reload = Box<dyn Fn() -> Result<Config, ConfigError> + Send>;
+
+/// Runs the sensor until a signal stops it.
+pub async fn run(config: Config, reload: Reload) -> anyhow::Result<()> {
+    let metrics = Arc::new(Metrics::new().context("declare the metrics")?);
+    metrics.build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+    // All that can be wrong with the surroundings is found before a program is attached.
+    let mut signals = Signals::new()?;
+    let listener = health::bind(config.metrics.listen)
+        .await
+        .with_context(|| format!("listen on metrics.listen = {}", config.metrics.listen))?;
+    let client = config.control_plane.as_ref().map(Client::new).transpose()?;
+
+    let mut datapath = Datapath::load(&config.kernel_settings())?;
+    if let Some(forwarder) = datapath.log_forwarder() {
+        tokio::spawn(forwarder);
+    }
+    attach(&mut datapath, &config)?;
+
+    let (stop, stopping) = watch::channel(false);
+    let (steer, steering) = mpsc::channel(1);
+    let (pulse, pulses) = watch::channel(Pulse { last_drain: None, epoch: config.epoch.0 });
+    let (epochs, handovers) = pipeline::channel();
+    let generation = datapath.generation();
+    tracing::info!(%generation, epoch = %config.epoch, "counting");
+    let wakes = datapath.take_wakeups();
+    if wakes.is_none() {
+        tracing::warn!("the kernel side offers no wake-ups: a full table is noticed when its epoch ends");
+    }
+    let pace = Pace { epoch: config.epoch.0, steer: steering, stopping: stopping.clone() };
+    let proof = Proof::new(PathBuf::from("/sys/class/net"));
+    let drain = Drain::new(datapath, wakes, pace, epochs, proof, Arc::clone(&metrics), pulse);
+    let drain = tokio::spawn(drain.run());
+
+    let merger = Merger::new(limits(&config.connections));
+    let (courier, delivery, merge) = match client {
+        Some(client) => {
+            let capacity = usize::try_from(config.shipping.queue_bytes.0).unwrap_or(usize::MAX);
+            let (outbox, deliveries) = ship::memory(capacity, Arc::clone(&metrics));
+            let (status, delivery) = watch::channel(Status::default());
+            let backoff = Backoff::new(config.shipping.backoff.0, config.shipping.backoff_max.0);
+            let courier = Courier::new(deliveries, client, backoff, Arc::clone(&metrics), status, stopping);
+            let merge = spawn_merge(merger, generation, handovers, outbox, &metrics);
+            (Some(tokio::spawn(carry(courier))), Some(delivery), merge)
+        }
+        None => {
+            tracing::info!("no control_plane is configured: counts go to the metrics alone");
+            let outbox = Acknowledged(Arc::clone(&metrics));
+            (None, None, spawn_merge(merger, generation, handovers, outbox, &metrics))
+        }
+    };
+    let health = Health { metrics: Arc::clone(&metrics), pulse: pulses, delivery, started: Instant::now() };
+    let mut server = tokio::spawn(health::serve(listener, health));
+
+    let mut stages = Stages { drain, merge, courier };
+    let mut current = config;
+    let outcome = loop {
+        tokio::select! {
+            event = signals.next() => match event {
+                Event::Stop(name) => {
+                    tracing::info!(signal = name, "stopping: one last drain");
+                    break Ok(());
+                }
+                Event::Reload => current = reconfigure(current, &reload, &steer, &metrics).await,
+            },
+            failure = stages.failed() => break Err(failure),
+            served = &mut server => break Err(match served {
+                Ok(Ok(())) => anyhow::anyhow!("the metrics server has ended"),
+                Ok(Err(error)) => anyhow::Error::new(error).context("serve the metrics"),
+                Err(error) => anyhow::Error::new(error).context("serve the metrics"),
+            }),
+        }
+    };
+    stop.send_replace(true);
+    let ended = stages.end(current.shipping.shutdown_deadline.0, &metrics).await;
+    server.abort();
+    outcome.and(ended)
+}
+
+/// Attaches every interface; what the kernel side has to say of each goes to the log.
+fn attach(datapath: &mut Datapath, config: &Config) -> anyhow::Result<()> {
+    if config.interfaces.is_empty() {
+        anyhow::bail!(
+            "nothing to watch: name an interface with --interface, or as [[interfaces]] in the configuration"
+        );
+    }
+    for interface in &config.interfaces {
+        let attached = datapath.attach(&interface.name, interface.ingress.into(), interface.egress.into())?;
+        let Attachment { interface, ifindex, ingress, egress, warnings } = attached;
+        let hook = |hook: Option<String>| hook.unwrap_or_else(|| "off".to_owned());
+        tracing::info!(interface, ifindex, ingress = hook(ingress), egress = hook(egress), "attached");
+        for warning in warnings {
+            tracing::warn!(interface, "{warning}");
+        }
+    }
+    Ok(())
+}
+
+fn limits(connections: &Connections) -> Limits {
+    Limits {
+        connections: connections.max,
+        idle_timeout: connections.idle_timeout.0,
+        closed_timeout: connections.closed_timeout.0,
+    }
+}
+
+fn spawn_merge<O: Outbox>(
+    merger: Merger,
+    generation: uuid::Uuid,
+    handovers: mpsc::Receiver<pipeline::Handover>,
+    outbox: O,
+    metrics: &Arc<Metrics>,
+) -> JoinHandle<Result<(), MergeError>> {
+    tokio::spawn(Merge::new(merger, generation, handovers, outbox, Arc::clone(metrics)).run())
+}
+
+type Carrier = Courier<MemoryDeliveries>;
+
+async fn carry(mut courier: Carrier) {
+    courier.run().await;
+}
+
+/// The running tasks.
+struct Stages {
+    drain: JoinHandle<Result<(), DrainError>>,
+    merge: JoinHandle<Result<(), MergeError>>,
+    courier: Option<JoinHandle<()>>,
+}
+
+impl Stages {
+    /// Resolves when a stage has ended though nobody stopped it. Cancelling it loses nothing.
+    async fn failed(&mut self) -> anyhow::Error {
+        let courier = async {
+            match &mut self.courier {
+                Some(courier) => {
+                    courier.await.map_or_else(anyhow::Error::new, |()| anyhow::anyhow!("it returned"))
+                }
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            ended = &mut self.drain => told(ended).context("the drain stage has ended"),
+            ended = &mut self.merge => told(ended).context("the merge stage has ended"),
+            ended = courier => ended.context("the shipping stage has ended"),
+        }
+    }
+
+    /// Waits for the last epoch and its delivery, up to the deadline. What is not delivered is told.
+    async fn end(self, deadline: Duration, metrics: &Metrics) -> anyhow::Result<()> {
+        let Self { drain, merge, courier } = self;
+        let began = Instant::now();
+        let left = || deadline.saturating_sub(began.elapsed());
+        let drained = async {
+            if !drain.is_finished() {
+                drain.await.context("the last drain")?.context("the last drain")?;
+            }
+            if !merge.is_finished() {
+                merge.await.context("merge the last epoch")?.context("merge the last epoch")?;
+            }
+            anyhow::Ok(())
+        };
+        // A final drain that hangs in a full queue must not outlive the deadline either.
+        let drained = match tokio::time::timeout(left(), drained).await {
+            Ok(drained) => drained,
+            Err(_) => {
+                tracing::error!(?deadline, "the last epoch found no room in the queue before the deadline");
+                Ok(())
+            }
+        };
+        if let Some(courier) = courier {
+            let abort = courier.abort_handle();
+            if tokio::time::timeout(left(), courier).await.is_err() {
+                abort.abort();
+                let batches = metrics.queue_batches.get();
+                metrics.abandoned_batches.inc_by(batches.unsigned_abs());
+                tracing::error!(
+                    batches,
+                    bytes = metrics.queue_bytes.get(),
+                    ?deadline,
+                    "batches were not delivered before shipping.shutdown_deadline; their counts are lost"
+                );
+            }
+        }
+        tracing::info!(seconds = began.elapsed().as_secs_f64(), "stopped");
+        drained
+    }
+}
+
+/// Why a stage ended.
+fn told<E: std::error::Error + Send + Sync + 'static>(
+    ended: Result<Result<(), E>, tokio::task::JoinError>,
+) -> anyhow::Error {
+    match ended {
+        Ok(Ok(())) => anyhow::anyhow!("it returned"),
+        Ok(Err(error)) => anyhow::Error::new(error),
+        Err(error) => anyhow::Error::new(error),
+    }
+}
+
+/// Reads the configuration again and applies what can change; the configuration that is now in force.
+async fn reconfigure(
+    current: Config,
+    reload: &Reload,
+    steer: &mpsc::Sender<Steer>,
+    metrics: &Metrics,
+) -> Config {
+    let new = match reload() {
+        Ok(new) => new,
+        Err(error) => {
+            metrics.reloads.with_label_values(&["refused"]).inc();
+            tracing::error!("the configuration stays as it was: {error}");
+            return current;
+        }
+    };
+    let applied =
+        Config { epoch: new.epoch, sampling: new.sampling, filter: new.filter.clone(), ..current.clone() };
+    if applied != new {
+        let keys = changed(&applied, &new);
+        tracing::warn!(keys, "these settings have changed but take effect only after a restart");
+    }
+    let order = Steer {
+        epoch: applied.epoch.0,
+        sampling_interval: applied.sampling.interval,
+        rules: applied.filter.kernel_rules(),
+        default: applied.filter.default.into(),
+    };
+    // A drain task that has gone is told by the supervision.
+    let _ = steer.send(order).await;
+    applied
+}
+
+/// The sections that differ.
+fn changed(old: &Config, new: &Config) -> String {
+    let sections = [
+        ("interfaces", old.interfaces != new.interfaces),
+        ("tables", old.tables != new.tables),
+        ("connections", old.connections != new.connections),
+        ("control_plane", old.control_plane != new.control_plane),
+        ("shipping", old.shipping != new.shipping),
+        ("metrics", old.metrics != new.metrics),
+        ("log", old.log != new.log),
+    ];
+    sections.iter().filter(|(_, differs)| *differs).map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
+}
+
+/// The signals that a daemon lives with.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+enum Event {
+    Stop(&'static str),
+    Reload,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        let on = |kind| signal(kind).context("listen for signals");
+        Ok(Self {
+            terminate: on(SignalKind::terminate())?,
+            interrupt: on(SignalKind::interrupt())?,
+            hangup: on(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Event {
+        tokio::select! {
+            _ = self.terminate.recv() => Event::Stop("SIGTERM"),
+            _ = self.interrupt.recv() => Event::Stop("SIGINT"),
+            _ = self.hangup.recv() => Event::Reload,
+        }
+    }
+}
