@@ -1,9 +1,11 @@
 //! A small blocking HTTP client for tests, benches and the demo: plain HTTP to a server of our own.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::netns::enter;
 use crate::{Error, Result};
 
 /// Longer than any answer of a healthy server on a busy machine.
@@ -15,6 +17,7 @@ pub struct Client {
     agent: ureq::Agent,
     base: String,
     bearer: Option<String>,
+    namespace: Option<PathBuf>,
 }
 
 /// An answer, whatever its status.
@@ -30,11 +33,30 @@ impl Client {
     pub fn new(base: &str, bearer: Option<&str>) -> Self {
         let config =
             ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(TIMEOUT)).build();
-        Self { agent: config.into(), base: base.to_owned(), bearer: bearer.map(str::to_owned) }
+        Self {
+            agent: config.into(),
+            base: base.to_owned(),
+            bearer: bearer.map(str::to_owned),
+            namespace: None,
+        }
+    }
+
+    /// Speaks from inside the network namespace at this path.
+    #[must_use]
+    pub fn inside(mut self, namespace: Option<PathBuf>) -> Self {
+        self.namespace = namespace;
+        self
     }
 
     /// GET, whatever the status of the answer.
     pub fn get(&self, path: &str) -> Result<Answer> {
+        match &self.namespace {
+            Some(namespace) => enter(namespace, || self.get_here(path))?,
+            None => self.get_here(path),
+        }
+    }
+
+    fn get_here(&self, path: &str) -> Result<Answer> {
         let url = format!("{}{path}", self.base);
         let mut request = self.agent.get(&url);
         if let Some(bearer) = &self.bearer {

@@ -6,6 +6,7 @@
 //! * [`http`] – a blocking client for the API;
 //! * [`postgres`] – a private Postgres server on a free port;
 //! * [`process`] – child processes that never outlive the one that started them;
+//! * [`weir`] – both of Weir's programs, run as an operator would;
 //! * [`scratch`] – folders that are removed on drop, or by the next run after a kill.
 //!
 //! Everything here fails with an error that says what is missing and how to get it. Nothing is skipped:
@@ -20,5 +21,6 @@ pub mod postgres;
 pub mod process;
 pub mod scratch;
 pub mod traffic;
+pub mod weir;
 
 pub use error::{Error, Result, require_root};

@@ -62,17 +62,9 @@ impl Namespace {
         ip(&[&["-n", self.name.as_str()], args].concat())
     }
 
-    /// Calls `f` on a thread that is inside: its sockets and `/proc/thread-self/net` are the namespace's.
+    /// Calls `f` on a thread that is inside; see [`enter`].
     pub fn enter<T: Send>(&self, f: impl FnOnce() -> T + Send) -> Result<T> {
-        let what = format!("enter the namespace {}", self.name);
-        let file = fs::File::open(&self.path).map_err(Error::io(what.clone()))?;
-        thread::scope(|scope| {
-            let inside = scope.spawn(|| {
-                setns(&file, CloneFlags::CLONE_NEWNET).map_err(|errno| Error::io(what)(errno.into()))?;
-                Ok(f())
-            });
-            inside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })
+        enter(&self.path, f)
     }
 
     /// Writes a sysctl of the namespace, by its dotted name.
@@ -207,6 +199,20 @@ impl Counters {
             tx_dropped: *columns.get(11)?,
         })
     }
+}
+
+/// Calls `f` on a thread that is inside the namespace at this path: its sockets and
+/// `/proc/thread-self/net` are the namespace's.
+pub fn enter<T: Send>(namespace: &Path, f: impl FnOnce() -> T + Send) -> Result<T> {
+    let what = format!("enter the namespace {}", namespace.display());
+    let file = fs::File::open(namespace).map_err(Error::io(what.clone()))?;
+    thread::scope(|scope| {
+        let inside = scope.spawn(|| {
+            setns(&file, CloneFlags::CLONE_NEWNET).map_err(|errno| Error::io(what)(errno.into()))?;
+            Ok(f())
+        });
+        inside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 /// Deletes the namespaces of processes that are gone.

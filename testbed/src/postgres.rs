@@ -265,7 +265,8 @@ fn in_path() -> Option<PathBuf> {
     std::env::split_paths(&path).find(|folder| folder.join("initdb").exists())
 }
 
-fn free_port() -> Result<u16> {
+/// A port of 127.0.0.1 that nobody listens on.
+pub(crate) fn free_port() -> Result<u16> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).map_err(Error::io("find a free port"))?;
     Ok(listener.local_addr().map_err(Error::io("read a free port"))?.port())
 }

@@ -2,9 +2,15 @@
 //! report that it prints is what counts.
 
 use std::path::Path;
+use std::thread;
+use std::time::Duration;
 
 use crate::netns::Namespace;
+use crate::scratch::Scratch;
 use crate::{Error, Result};
+
+/// How often the end of a replay is looked for.
+const POLL: Duration = Duration::from_millis(5);
 
 /// How fast, how often.
 #[derive(Clone, Copy, Debug)]
@@ -36,22 +42,48 @@ impl Replay {
     /// Sends a capture out of an interface. An error if one frame of it was not sent, for example
     /// because it is larger than the MTU.
     pub fn send(self, from: &Namespace, interface: &str, capture: &Path) -> Result<Sent> {
+        let sent = self.send_unless(from, interface, capture, || false)?;
+        sent.ok_or_else(|| Error::malformed("tcpreplay", "it was stopped, though nobody asked for it"))
+    }
+
+    /// The same, ended early with `None` as soon as `stop` says so.
+    pub fn send_unless(
+        self,
+        from: &Namespace,
+        interface: &str,
+        capture: &Path,
+        stop: impl Fn() -> bool,
+    ) -> Result<Option<Sent>> {
+        let folder = Scratch::new("replay")?;
         let speed = self.pps.map_or_else(|| "--topspeed".to_owned(), |pps| format!("--pps={pps}"));
-        let report = from
+        let mut process = from
             .launch("tcpreplay")
             .args(["--preload-pcap", "--no-flow-stats", "--quiet", &speed])
             .arg(format!("--loop={}", self.loops))
             .arg(format!("--duration={}", self.at_most_s))
             .arg(format!("--intf1={interface}"))
             .arg(capture)
-            .run()?;
+            .spawn("tcpreplay", folder.path().join("log"))?;
+        let status = loop {
+            if let Some(status) = process.try_wait()? {
+                break status;
+            }
+            if stop() {
+                return Ok(None);
+            }
+            thread::sleep(POLL);
+        };
+        let report = process.log();
+        let what = || format!("replay {} on {interface}", capture.display());
+        if !status.success() {
+            return Err(Error::Ended { what: what(), status: status.to_string(), log: report });
+        }
         let (sent, failed) =
             read(&report).ok_or_else(|| Error::malformed("the report of tcpreplay", report.clone()))?;
         if failed > 0 {
-            let what = format!("replay {} on {interface}", capture.display());
-            return Err(Error::malformed(what, format!("{failed} frames were not sent:\n{report}")));
+            return Err(Error::malformed(what(), format!("{failed} frames were not sent:\n{report}")));
         }
-        Ok(sent)
+        Ok(Some(sent))
     }
 }
 
