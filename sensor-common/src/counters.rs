@@ -1,9 +1,11 @@
 //! Totals, epochs and wake-ups.
 
-/// What one CPU counted at one observation point in one half. Always
-/// `frames == flow_packets + overflow + non_ip + malformed + filtered`.
+/// What one CPU counted at one observation point in one half, flows aside: those are counted in their slots
+/// and nowhere else. Over a drained half
+/// `frames == packets of the point's slots + overflow + non_ip + malformed + filtered`,
+/// and the sum is a check, because the two sides were counted apart.
 ///
-/// The first cache line is all that a packet which found its flow touches.
+/// One cache line: a packet that finds its flow touches this and its slot.
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counters {
@@ -11,11 +13,9 @@ pub struct Counters {
     pub frames: u64,
     /// Layer-2 octets without the frame check sequence.
     pub octets_l2: u64,
-    pub flow_packets: u64,
-    /// Layer-3 octets.
-    pub flow_octets: u64,
     /// IP packets that found no slot.
     pub overflow: u64,
+    /// Layer-3 octets of them.
     pub overflow_octets: u64,
     pub non_ip: u64,
     pub malformed: u64,
@@ -23,10 +23,9 @@ pub struct Counters {
     pub filtered: u64,
     /// The part of `filtered` that sampling left out.
     pub unsampled: u64,
-    pub reserved: [u64; 6],
 }
 
-const _: () = assert!(size_of::<Counters>() == 128);
+const _: () = assert!(size_of::<Counters>() == 64);
 
 /// What one CPU did in one half, over all points.
 #[repr(C, align(64))]

@@ -28,6 +28,13 @@ impl Key {
             | (self.link as u64) << 48
     }
 
+    /// The same, from ports that are packed already: the source port below, the destination port above.
+    #[inline(always)]
+    #[must_use]
+    pub const fn pack_with(ports: u32, protocol: u8, point: u8, link: u16) -> u64 {
+        ports as u64 | (protocol as u64) << 32 | (point as u64) << 40 | (link as u64) << 48
+    }
+
     /// The inverse of [`Key::pack`].
     #[inline(always)]
     #[must_use]

@@ -7,22 +7,26 @@
 #![allow(clippy::inline_always, reason = "the kernel programs must inline what they call per packet")]
 
 use aya_ebpf::{
-    EbpfContext, Global,
+    EbpfContext,
     bindings::xdp_action,
     helpers::{bpf_get_prandom_u32, bpf_ktime_get_ns},
     macros::{classifier, map, xdp},
-    maps::{LruPerCpuHashMap, PerCpuHashMap, ProgramArray},
+    maps::{Array, LruPerCpuHashMap, PerCpuHashMap, ProgramArray},
     programs::{TcContext, XdpContext},
 };
-use weir_sensor_ebpf::{Chain, Headers, Link, Network, Window, ipv4, ipv6_start, link};
+use weir_sensor_ebpf::{Chain, Headers, Link, Window, ipv4, ipv6_start, link};
 
-/// Flows less one; flows are a power of two.
-#[unsafe(no_mangle)]
-static WEIR_BENCH_FLOW_MASK: Global<u32> = Global::new(0);
+/// One element: flows less one; flows are a power of two.
+#[map]
+static WEIR_BENCH_MASK: Array<u32> = Array::with_max_entries(1, 0);
 
 /// The program under test.
 #[map]
 static WEIR_BENCH_NEXT: ProgramArray = ProgramArray::with_max_entries(1, 0);
+
+/// The same for XDP programs that take frames in several buffers: an array holds one kind.
+#[map]
+static WEIR_BENCH_NEXT_FRAGS: ProgramArray = ProgramArray::with_max_entries(1, 0);
 
 /// Room for the most flows at half load, as the table under test has it.
 const ENTRIES: u32 = 2 << 20;
@@ -65,34 +69,35 @@ fn vary(start: usize, end: usize) {
     // SAFETY: the bytes up to `end` are the packet's.
     let ethertype = unsafe { *((start + 12) as *const u16) };
     let word = if u16::from_be(ethertype) == 0x0800 { start + 26 } else { start + 34 };
+    let Some(mask) = WEIR_BENCH_MASK.get(0) else { return };
     // SAFETY: a helper without arguments; both words lie below `start + 38`.
-    unsafe { *(word as *mut u32) = bpf_get_prandom_u32() & WEIR_BENCH_FLOW_MASK.load() };
+    unsafe { *(word as *mut u32) = bpf_get_prandom_u32() & mask };
 }
 
 #[inline(always)]
-fn next<C: EbpfContext>(context: &C) {
+fn next<C: EbpfContext>(context: &C, programs: &ProgramArray) {
     // SAFETY: the program array holds programs of this type; where it is empty the call falls through.
-    let _ = unsafe { WEIR_BENCH_NEXT.tail_call(context, 0) };
+    let _ = unsafe { programs.tail_call(context, 0) };
 }
 
 #[xdp(frags)]
 fn generate_xdp_frags(context: XdpContext) -> u32 {
     vary(context.data(), context.data_end());
-    next(&context);
+    next(&context, &WEIR_BENCH_NEXT_FRAGS);
     xdp_action::XDP_ABORTED
 }
 
 #[xdp]
 fn generate_xdp(context: XdpContext) -> u32 {
     vary(context.data(), context.data_end());
-    next(&context);
+    next(&context, &WEIR_BENCH_NEXT);
     xdp_action::XDP_ABORTED
 }
 
 #[classifier]
 fn generate_tc(context: TcContext) -> i32 {
     vary(context.data(), context.data_end());
-    next(&context);
+    next(&context, &WEIR_BENCH_NEXT);
     -1
 }
 
@@ -161,7 +166,7 @@ fn add(value: &mut Value, headers: &Headers) {
     value.octets += headers.octets as u64;
     // SAFETY: a helper without arguments.
     value.last_ns = unsafe { bpf_ktime_get_ns() };
-    value.flags |= headers.flags.pack();
+    value.flags |= headers.flags;
 }
 
 #[inline(always)]
@@ -173,7 +178,7 @@ fn first(headers: &Headers) -> Value {
         octets: headers.octets as u64,
         first_ns: now_ns,
         last_ns: now_ns,
-        flags: headers.flags.pack(),
+        flags: headers.flags,
     }
 }
 
@@ -181,21 +186,23 @@ fn first(headers: &Headers) -> Value {
 fn parse(start: usize, end: usize) -> Option<(Key, Headers)> {
     // SAFETY: the packet's own bounds.
     let mut window = unsafe { Window::from_raw(start, end) };
-    // A peer has no link stacks and no extension headers.
-    let Ok(Link::Plain(network, _)) = link(&mut window, None) else { return None };
+    let found = link(&mut window, None).ok()?;
     let left = (end - start) as u32 - window.taken();
-    let (src, dst, headers) = match network {
-        Network::V4 => {
+    let (src, dst, headers) = match found {
+        Link::V4(_) => {
             let packet = ipv4(&mut window, left).ok()?;
             ([0, packet.src as u64], [0, packet.dst as u64], packet.headers)
         }
-        Network::V6 => {
+        Link::V6(_) => {
             let start = ipv6_start(&mut window, left).ok()?;
             let packet = start.finish(&mut window, Chain::none(start.next_header)).ok()?;
             (packet.src, packet.dst, packet.headers)
         }
+        // A peer has no link stacks, and no extension headers either.
+        Link::Stacked => return None,
     };
-    let Headers { src_port, dst_port, protocol, .. } = headers;
+    let Headers { ports, protocol, .. } = headers;
+    let (src_port, dst_port) = (ports as u16, (ports >> 16) as u16);
     Some((Key { src, dst, src_port, dst_port, protocol, direction: 0, ifindex: 1 }, headers))
 }
 

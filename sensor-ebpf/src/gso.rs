@@ -35,7 +35,7 @@ impl Segmented {
     #[must_use]
     pub fn on_the_wire(self, tunnelled: bool) -> Segments {
         let payload = self.octets.saturating_sub(self.header_octets);
-        let by_payload = if self.gso_size == 0 { 1 } else { (payload + self.gso_size - 1) / self.gso_size };
+        let by_payload = if self.gso_size == 0 { 1 } else { payload.div_ceil(self.gso_size) };
         let packets = if tunnelled && self.gso_segs != 0 { self.gso_segs } else { by_payload };
         let packets = if packets == 0 { 1 } else { packets };
         let repeats = (packets - 1) as u64;

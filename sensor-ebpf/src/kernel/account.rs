@@ -5,10 +5,9 @@ use aya_ebpf::{
     helpers::{bpf_get_prandom_u32, bpf_get_smp_processor_id},
     programs::{TcContext, XdpContext},
 };
-use aya_log_ebpf::{debug, info};
 use weir_sensor_common::{Control, Counters, DIRECT_IFINDEXES, HalfControl, Key, PointEntry, filter, wake};
 use weir_sensor_ebpf::{
-    Chain, Link, Network, Reject, Segmented, Segments, ipv4, ipv6_start, is_extension, layer3, link,
+    Chain, Link, Reject, Segmented, Segments, Window, ipv4, ipv6_start, is_extension, layer3, link,
 };
 
 use super::{
@@ -16,7 +15,7 @@ use super::{
     filter::{Subject, allows},
     frame::{self, Frame},
     maps::{WEIR_CONTROL, WEIR_COUNTERS, WEIR_POINTS_DIRECT, WEIR_POINTS_HASHED, WEIR_REGIONS},
-    outline::Context,
+    outline::{Context, weir_log_first, weir_log_refused},
     packed,
     settings::{WEIR_CPUS, WEIR_POINTS, WEIR_TABLE_CPUS},
     table::{self, Addition, Place, Table},
@@ -41,8 +40,8 @@ impl Direction {
     }
 }
 
-/// TCP flags after which the exact time matters: handshake round-trip times, ends of connections.
-const SYN_OR_FIN: u8 = 0x03;
+/// TCP flags, in a packed word, after which the exact time matters: handshake round-trip times, ends of connections.
+const SYN_OR_FIN: u64 = 0x03;
 
 /// Protocols that carry another IP header: an offloaded packet of theirs repeats headers we do not read.
 const fn is_tunnel(protocol: u8) -> bool {
@@ -50,23 +49,41 @@ const fn is_tunnel(protocol: u8) -> bool {
 }
 
 /// Where a frame is counted.
+#[derive(Clone, Copy)]
 struct Spot {
     control: &'static Control,
-    settings: &'static HalfControl,
     epoch: u64,
-    half: u32,
     cpu: u32,
-    region: u32,
     point: u8,
     layer3: bool,
+}
+
+impl Spot {
+    #[inline(always)]
+    fn half(&self) -> u32 {
+        (self.epoch & 1) as u32
+    }
+
+    #[inline(always)]
+    fn settings(&self) -> &'static HalfControl {
+        let halves = (&raw const self.control.halves).cast::<HalfControl>();
+        // SAFETY: there are two halves.
+        unsafe { &*halves.add(self.half() as usize) }
+    }
+
+    /// Index of this CPU's region of counters.
+    #[inline(always)]
+    fn region(&self) -> u32 {
+        self.half() * WEIR_CPUS.load() + self.cpu
+    }
 }
 
 /// An XDP program's frame.
 #[inline(always)]
 pub fn frame(frame: &Frame, context: &XdpContext) {
-    let Some(spot) = spot(frame.ifindex, Direction::Ingress, context) else { return };
-    if let Err(reject) = count(frame, &spot, context) {
-        refuse(&spot, frame, reject, context);
+    let Some(spot) = spot(frame.ifindex, Direction::Ingress) else { return };
+    if let Err(reject) = count(frame, spot, context) {
+        refuse(spot, frame, reject);
     }
 }
 
@@ -75,18 +92,18 @@ pub fn frame(frame: &Frame, context: &XdpContext) {
 #[inline(always)]
 pub fn skb(context: &TcContext, direction: Direction, last: bool) -> bool {
     let frame = Frame::skb(context);
-    let Some(spot) = spot(frame.ifindex, direction, context) else { return false };
-    let Err(reject) = count(&frame, &spot, context) else { return false };
+    let Some(spot) = spot(frame.ifindex, direction) else { return false };
+    let Err(reject) = count(&frame, spot, context) else { return false };
     if !last && reject == Reject::Truncated && frame.is_partial() {
         return true;
     }
-    refuse(&spot, &frame, reject, context);
+    refuse(spot, &frame, reject);
     false
 }
 
-/// Finds the point and this CPU's region; `None` where nothing is observed.
+/// Finds the point and this CPU; `None` where nothing is observed.
 #[inline(always)]
-fn spot<C: Context>(ifindex: u32, direction: Direction, context: &C) -> Option<Spot> {
+fn spot(ifindex: u32, direction: Direction) -> Option<Spot> {
     let entry = point_entry(ifindex)?;
     // SAFETY: a map value; bytes of it are written by the sensor and, `seen`, by us.
     let PointEntry { ingress, egress, layer3, seen, .. } = unsafe { *entry };
@@ -100,26 +117,15 @@ fn spot<C: Context>(ifindex: u32, direction: Direction, context: &C) -> Option<S
     if seen & direction.bit() == 0 {
         // SAFETY: as above. Two CPUs may both log; none counts by it.
         unsafe { (*entry).seen = seen | direction.bit() };
-        info!(context, "first frame at point {} (interface index {})", point, ifindex);
+        weir_log_first(point as u32, ifindex);
     }
     // SAFETY: a map value that the sensor writes word by word.
     let control = unsafe { &*WEIR_CONTROL.get_ptr(0)? };
     // SAFETY: a word that the sensor replaces at once; read a single time, so that one half is meant.
     let epoch = unsafe { (&raw const control.epoch).read_volatile() };
-    let half = (epoch & 1) as u32;
-    let settings = if half == 0 { &control.halves[0] } else { &control.halves[1] };
     // SAFETY: a helper without arguments.
     let cpu = unsafe { bpf_get_smp_processor_id() };
-    Some(Spot {
-        control,
-        settings,
-        epoch,
-        half,
-        cpu,
-        region: half * WEIR_CPUS.load() + cpu,
-        point,
-        layer3: layer3 != 0,
-    })
+    Some(Spot { control, epoch, cpu, point, layer3: layer3 != 0 })
 }
 
 #[inline(always)]
@@ -133,59 +139,72 @@ fn point_entry(ifindex: u32) -> Option<*mut PointEntry> {
 
 /// The counters of this CPU at this point.
 #[inline(always)]
-fn counters(spot: &Spot) -> Option<&'static mut Counters> {
-    let index = spot.region * WEIR_POINTS.load() + spot.point as u32;
+fn counters(spot: Spot) -> Option<&'static mut Counters> {
+    let index = spot.region() * WEIR_POINTS.load() + spot.point as u32;
     // SAFETY: a map value of this CPU's own region, written with bottom halves off.
     WEIR_COUNTERS.get_ptr_mut(index).map(|counters| unsafe { &mut *counters })
 }
 
 /// Parses and counts a frame into its flow, or says why not; then nothing was counted.
 #[inline(always)]
-fn count<C: Context>(frame: &Frame, spot: &Spot, context: &C) -> Result<(), Reject> {
-    let interval = spot.settings.sampling_interval;
-    // SAFETY: a helper without arguments.
-    if interval > 1 && unsafe { bpf_get_prandom_u32() } % interval != 0 {
-        return filtered(frame, spot, true);
-    }
+fn count<C: Context>(frame: &Frame, spot: Spot, context: &C) -> Result<(), Reject> {
     let mut window = frame.window();
     let found =
         if spot.layer3 { layer3(&window)? } else { link(&mut window, frame::tag(frame.offloaded_tag()))? };
-    let (network, number) = match found {
-        Link::Plain(network, number) => (network, number),
-        Link::Stacked(_) => {
-            let passed = context.stacked(frame.offloaded_tag(), spot.half, spot.cpu);
-            let (network, number, taken) = packed::unpack_link(passed)?;
-            window = frame.window();
-            window.skip(taken);
-            (network, number)
-        }
-    };
-    let left = frame.readable_octets().saturating_sub(window.taken());
-    match network {
-        Network::V4 => {
-            let packet = ipv4(&mut window, left)?;
-            into_flow(&packet, number, left, frame, spot)
-        }
-        Network::V6 => {
-            let start = ipv6_start(&mut window, left)?;
-            let mut chain = Chain::none(start.next_header);
-            if is_extension(start.next_header) {
-                let passed = context.extensions(window.taken(), start.next_header as u32, start.rest);
-                packed::accepted(passed)?;
-                chain.protocol = packed::chain_protocol(passed);
-                chain.fragments = packed::chain_fragments(passed);
-                chain.readable = packed::chain_readable(passed);
-                chain.octets = packed::chain_octets(passed);
-                window.skip(chain.octets);
+    match found {
+        Link::V4(number) => count4(frame, spot, window, number),
+        Link::V6(number) => count6(frame, spot, window, number, context),
+        Link::Stacked => {
+            let passed = context.stacked(frame.offloaded_tag(), spot.half(), spot.cpu);
+            packed::accepted(passed)?;
+            let number = packed::link_number(passed);
+            let mut window = frame.window();
+            window.skip(packed::link_taken(passed));
+            if packed::link_is_v6(passed) {
+                count6(frame, spot, window, number, context)
+            } else {
+                count4(frame, spot, window, number)
             }
-            let packet = start.finish(&mut window, chain)?;
-            into_flow(&packet, number, left, frame, spot)
         }
     }
 }
 
 #[inline(always)]
-fn into_flow<T: Table>(packet: &T, link: u16, left: u32, frame: &Frame, spot: &Spot) -> Result<(), Reject> {
+fn count4(frame: &Frame, spot: Spot, mut window: Window<'_>, number: u16) -> Result<(), Reject> {
+    let left = frame.left(&window);
+    let packet = ipv4(&mut window, left)?;
+    into_flow(&packet, number, left, frame, spot);
+    Ok(())
+}
+
+#[inline(always)]
+fn count6<C: Context>(
+    frame: &Frame,
+    spot: Spot,
+    mut window: Window<'_>,
+    number: u16,
+    context: &C,
+) -> Result<(), Reject> {
+    let left = frame.left(&window);
+    let start = ipv6_start(&mut window, left)?;
+    let mut chain = Chain::none(start.next_header);
+    if is_extension(start.next_header) {
+        let passed = context.extensions(window.taken(), start.next_header as u32, start.rest);
+        packed::accepted(passed)?;
+        chain.protocol = packed::chain_protocol(passed);
+        chain.fragments = packed::chain_fragments(passed);
+        chain.readable = packed::chain_readable(passed);
+        chain.octets = packed::chain_octets(passed);
+        window.skip(chain.octets);
+    }
+    let packet = start.finish(&mut window, chain)?;
+    into_flow(&packet, number, left, frame, spot);
+    Ok(())
+}
+
+/// Counts an IP packet, of which `left` octets are in the frame, as flow, overflow or filtered.
+#[inline(always)]
+fn into_flow<T: Table>(packet: &T, link: u16, left: u32, frame: &Frame, spot: Spot) {
     let headers = packet.headers();
     let wire = if frame.gso_size == 0 {
         Segments { packets: 1, octets: headers.octets as u64, octets_l2: frame.octets as u64 }
@@ -199,57 +218,57 @@ fn into_flow<T: Table>(packet: &T, link: u16, left: u32, frame: &Frame, spot: &S
         }
         .on_the_wire(is_tunnel(headers.protocol))
     };
-    let addition = Addition { packets: wire.packets as u64, octets: wire.octets };
+    let Some(counters) = counters(spot) else { return };
+    counters.frames += wire.packets as u64;
+    counters.octets_l2 += wire.octets_l2;
+    let settings = spot.settings();
+    let interval = settings.sampling_interval;
+    // SAFETY: a helper without arguments.
+    if interval > 1 && unsafe { bpf_get_prandom_u32() } % interval != 0 {
+        counters.filtered += wire.packets as u64;
+        counters.unsampled += wire.packets as u64;
+        return;
+    }
     if link == packed::NO_NUMBER || spot.cpu >= WEIR_TABLE_CPUS.load() {
-        return overflow(wire, spot);
+        overflow(counters, wire, spot);
+        return;
     }
-    let region = spot.half * WEIR_TABLE_CPUS.load() + spot.cpu;
-    let key = Key {
-        src_port: headers.src_port,
-        dst_port: headers.dst_port,
-        protocol: headers.protocol,
-        point: spot.point,
-        link,
-    }
-    .pack();
-    match table::find(packet, region, key) {
+    let key = Key::pack_with(headers.ports, headers.protocol, spot.point, link);
+    let addition = Addition { packets: wire.packets as u64, octets: wire.octets };
+    match table::find(packet, spot.half() * WEIR_TABLE_CPUS.load() + spot.cpu, key) {
         Place::Found(slot) => {
-            let now_ns = if headers.flags.tcp & SYN_OR_FIN == 0 {
+            let now_ns = if headers.flags & SYN_OR_FIN == 0 {
                 clock::coarse(spot.control)
             } else {
                 clock::precise(spot.control)
             };
             // SAFETY: a map value of this CPU's own region.
-            table::add(T::fields(unsafe { &mut *slot }), addition, headers.flags.pack(), now_ns);
+            table::add(T::fields(unsafe { &mut *slot }), addition, headers.flags, now_ns);
         }
         place => {
-            let settings = spot.settings;
             if settings.rules != 0 || settings.default_action != filter::ALLOW {
                 let (ip_version, src, dst) = packet.addresses();
-                if !allows(settings, spot.half, Subject { src, dst, key, ip_version }) {
-                    return filtered(frame, spot, false);
+                if !allows(settings, spot.half(), Subject { src, dst, key, ip_version }) {
+                    counters.filtered += wire.packets as u64;
+                    return;
                 }
             }
-            let Place::Free(slot) = place else { return overflow(wire, spot) };
+            let Place::Free(slot) = place else {
+                overflow(counters, wire, spot);
+                return;
+            };
             let now_ns = clock::precise(spot.control);
             // SAFETY: a map value of this CPU's own region.
             table::start(packet, key, unsafe { &mut *slot }, addition, now_ns);
             fill::<T>(spot);
         }
     }
-    if let Some(counters) = counters(spot) {
-        counters.frames += addition.packets;
-        counters.octets_l2 += wire.octets_l2;
-        counters.flow_packets += addition.packets;
-        counters.flow_octets += addition.octets;
-    }
-    Ok(())
 }
 
 /// Counts a slot that came into use, and asks for a drain at three quarters.
 #[inline(always)]
-fn fill<T: Table>(spot: &Spot) {
-    let Some(region) = WEIR_REGIONS.get_ptr_mut(spot.region) else { return };
+fn fill<T: Table>(spot: Spot) {
+    let Some(region) = WEIR_REGIONS.get_ptr_mut(spot.region()) else { return };
     // SAFETY: a map value of this CPU's own region.
     let used = T::used(unsafe { &mut *region });
     *used += 1;
@@ -260,37 +279,17 @@ fn fill<T: Table>(spot: &Spot) {
 
 /// An IP packet that found no room.
 #[inline(always)]
-fn overflow(wire: Segments, spot: &Spot) -> Result<(), Reject> {
-    if let Some(counters) = counters(spot) {
-        counters.frames += wire.packets as u64;
-        counters.octets_l2 += wire.octets_l2;
-        counters.overflow += wire.packets as u64;
-        counters.overflow_octets += wire.octets;
-        if counters.overflow == wire.packets as u64 {
-            ask(spot.epoch, spot.cpu, wake::OVERFLOW);
-        }
+fn overflow(counters: &mut Counters, wire: Segments, spot: Spot) {
+    counters.overflow += wire.packets as u64;
+    counters.overflow_octets += wire.octets;
+    if counters.overflow == wire.packets as u64 {
+        ask(spot.epoch, spot.cpu, wake::OVERFLOW);
     }
-    Ok(())
-}
-
-/// A frame that a rule or sampling leaves out.
-#[inline(always)]
-fn filtered(frame: &Frame, spot: &Spot, by_sampling: bool) -> Result<(), Reject> {
-    if let Some(counters) = counters(spot) {
-        let packets = if frame.gso_segs > 1 { frame.gso_segs as u64 } else { 1 };
-        counters.frames += packets;
-        counters.octets_l2 += frame.octets as u64;
-        counters.filtered += packets;
-        if by_sampling {
-            counters.unsampled += packets;
-        }
-    }
-    Ok(())
 }
 
 /// A frame that is no flow's.
 #[inline(always)]
-fn refuse<C: Context>(spot: &Spot, frame: &Frame, reject: Reject, context: &C) {
+fn refuse(spot: Spot, frame: &Frame, reject: Reject) {
     let Some(counters) = counters(spot) else { return };
     counters.frames += 1;
     counters.octets_l2 += frame.octets as u64;
@@ -300,11 +299,11 @@ fn refuse<C: Context>(spot: &Spot, frame: &Frame, reject: Reject, context: &C) {
         // malformed; it could not be attributed.
         Reject::Truncated if frame.is_partial() => {
             counters.overflow += 1;
-            debug!(context, "headers of a frame of {} octets are not linear", frame.octets);
+            weir_log_refused(spot.point as u32, frame.octets, 1);
         }
         Reject::Malformed | Reject::Truncated => {
             counters.malformed += 1;
-            debug!(context, "malformed frame of {} octets at point {}", frame.octets, spot.point);
+            weir_log_refused(spot.point as u32, frame.octets, 0);
         }
     }
 }

@@ -99,6 +99,12 @@ impl Frame {
         self.octets - tag_octets(self.offloaded_tag)
     }
 
+    /// Octets of the frame behind where `window` stands. What was passed could be read, so it is within them.
+    #[inline(always)]
+    pub fn left(&self, window: &Window<'_>) -> u32 {
+        self.readable_octets().wrapping_sub(window.taken())
+    }
+
     /// The bytes at hand.
     #[inline(always)]
     pub fn window(&self) -> Window<'_> {

@@ -9,7 +9,8 @@ use aya_ebpf::{
     bindings::{__sk_buff, xdp_md},
     programs::{TcContext, XdpContext},
 };
-use weir_sensor_ebpf::{Link, Reject, Window, extensions, link, stacked};
+use aya_log_ebpf::{debug, info};
+use weir_sensor_ebpf::{Reject, Window, extensions, stacked};
 
 use super::{
     account::{self, Direction},
@@ -121,11 +122,7 @@ fn pass_stack(context: &impl Context, tag: u32, half: u32, cpu: u32) -> u64 {
     // SAFETY: the packet's own bounds.
     let mut window = unsafe { Window::from_raw(opaque(context.data()), opaque(context.data_end())) };
     let Some(stack) = link_number::scratch() else { return packed::reject(Reject::NonIp) };
-    let network = match link(&mut window, frame::tag(tag)) {
-        Ok(Link::Stacked(rest)) => stacked(&mut window, rest, stack),
-        Ok(Link::Plain(network, _)) => Ok(network),
-        Err(reject) => Err(reject),
-    };
+    let network = stacked(&mut window, frame::tag(tag), stack);
     match network {
         Ok(network) => {
             let number = link_number::intern(stack, half & 1, cpu).unwrap_or(packed::NO_NUMBER);
@@ -146,4 +143,24 @@ fn pass_extensions(context: &impl Context, taken: u32, protocol: u32, rest: u32)
         Ok(chain) => packed::chain(chain),
         Err(reject) => packed::reject(reject),
     }
+}
+
+/// Logs the first frame of a point.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn weir_log_first(point: u32, ifindex: u32) -> u32 {
+    info!(&(), "first frame at point {} (interface index {})", point, ifindex);
+    0
+}
+
+/// Logs a frame that was not counted into a flow though it claims to be IP.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn weir_log_refused(point: u32, octets: u32, not_linear: u32) -> u32 {
+    if not_linear == 0 {
+        debug!(&(), "malformed frame of {} octets at point {}", octets, point);
+    } else {
+        debug!(&(), "headers of a frame of {} octets at point {} are not linear", octets, point);
+    }
+    0
 }

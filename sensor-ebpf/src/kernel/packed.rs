@@ -48,13 +48,22 @@ pub const fn link(network: Network, number: u16, taken: u32) -> u64 {
     six << 8 | (number as u64) << 16 | (taken as u64) << 32
 }
 
+// The parts of a packed result, one by one: a struct of them would go through memory byte by byte, and the
+// verifier would lose the bounds.
+
 #[inline(always)]
-pub fn unpack_link(packed: u64) -> Result<(Network, u16, u32), Reject> {
-    if let Err(reject) = accepted(packed) {
-        return Err(reject);
-    }
-    let network = if packed >> 8 & 1 == 0 { Network::V4 } else { Network::V6 };
-    Ok((network, (packed >> 16) as u16, bounded::<0xff>(packed >> 32)))
+pub const fn link_is_v6(packed: u64) -> bool {
+    packed >> 8 & 1 != 0
+}
+
+#[inline(always)]
+pub const fn link_number(packed: u64) -> u16 {
+    (packed >> 16) as u16
+}
+
+#[inline(always)]
+pub fn link_taken(packed: u64) -> u32 {
+    bounded::<0xff>(packed >> 32)
 }
 
 /// A chain of extension headers that was passed.
@@ -65,9 +74,6 @@ pub const fn chain(chain: Chain) -> u64 {
         | (chain.readable as u64) << 24
         | (chain.octets as u64) << 32
 }
-
-// The parts of a packed chain, one by one: a struct of them would go through memory byte by byte, and the
-// verifier would lose the bound of the octets.
 
 #[inline(always)]
 pub const fn chain_protocol(packed: u64) -> u8 {

@@ -55,10 +55,12 @@ pub enum Place<S> {
 /// Looks for the flow in a region.
 #[inline(always)]
 pub fn find<T: Table>(table: &T, region: u32, key: u64) -> Place<T::Slot> {
-    let mask = (1_u32 << T::bits()) - 1;
+    let bits = T::bits();
+    let mask = (1_u32 << bits) - 1;
+    let first = region << bits;
     let start = table.hash(key);
     for step in 0..PROBE {
-        let index = (region << T::bits()) | (start.wrapping_add(step) & mask);
+        let index = first | (start.wrapping_add(step) & mask);
         let Some(slot) = T::slot(index) else { return Place::Full };
         // SAFETY: the pointer is a map value of this CPU's own region.
         let view = unsafe { &mut *slot };
@@ -99,7 +101,7 @@ pub fn start<T: Table>(table: &T, key: u64, slot: &mut T::Slot, addition: Additi
     *fields.octets = addition.octets;
     *fields.first_ns = now_ns;
     *fields.last_ns = now_ns;
-    *fields.flags = table.headers().flags.pack();
+    *fields.flags = table.headers().flags;
     *fields.packets = addition.packets;
 }
 

@@ -23,18 +23,12 @@ pub enum Network {
 /// What the first headers say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Link {
-    /// A bare frame or a single VLAN tag before IP, with its link number.
-    Plain(Network, u16),
-    /// More: follow it with [`stacked`].
-    Stacked(Stacked),
-}
-
-/// A frame whose link headers are several or not tags.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stacked {
-    /// Of what follows `tag`, host byte order.
-    ethertype: u16,
-    tag: Option<u16>,
+    /// IPv4 behind a bare Ethernet header or a single VLAN tag, with that link's number.
+    V4(u16),
+    /// IPv6, the same.
+    V6(u16),
+    /// Several headers, or others than tags: [`stacked`] follows them.
+    Stacked,
 }
 
 const IPV4: u16 = 0x0800;
@@ -53,18 +47,19 @@ const PPP_IPV6: u8 = 0x57;
 pub fn link(window: &mut Window<'_>, offloaded: Option<u16>) -> Result<Link, Reject> {
     let ethernet: Ethernet = window.take().ok_or(Reject::Truncated)?;
     let mut ethertype = u16::from_be(ethernet.ethertype);
-    let mut tag = offloaded.map(vlan_id);
-    if tag.is_none() && is_vlan(ethertype) {
-        let inline: VlanTag = window.take().ok_or(Reject::Truncated)?;
-        tag = Some(vlan_id(u16::from_be(inline.tci)));
-        ethertype = u16::from_be(inline.ethertype);
-    }
-    match (ethertype, tag) {
-        (IPV4, None) => Ok(Link::Plain(Network::V4, link::BARE)),
-        (IPV6, None) => Ok(Link::Plain(Network::V6, link::BARE)),
-        (IPV4, Some(id)) => Ok(Link::Plain(Network::V4, link::SINGLE_VLAN + id)),
-        (IPV6, Some(id)) => Ok(Link::Plain(Network::V6, link::SINGLE_VLAN + id)),
-        _ if may_hold_ip(ethertype) => Ok(Link::Stacked(Stacked { ethertype, tag })),
+    let number = match offloaded {
+        None if is_vlan(ethertype) => {
+            let inline: VlanTag = window.take().ok_or(Reject::Truncated)?;
+            ethertype = u16::from_be(inline.ethertype);
+            link::SINGLE_VLAN + vlan_id(u16::from_be(inline.tci))
+        }
+        None => link::BARE,
+        Some(tci) => link::SINGLE_VLAN + vlan_id(tci),
+    };
+    match ethertype {
+        IPV4 => Ok(Link::V4(number)),
+        IPV6 => Ok(Link::V6(number)),
+        _ if may_hold_ip(ethertype) => Ok(Link::Stacked),
         _ => Err(Reject::NonIp),
     }
 }
@@ -74,25 +69,27 @@ pub fn link(window: &mut Window<'_>, offloaded: Option<u16>) -> Result<Link, Rej
 pub fn layer3(window: &Window<'_>) -> Result<Link, Reject> {
     let first: u8 = window.peek().ok_or(Reject::Truncated)?;
     match first >> 4 {
-        4 => Ok(Link::Plain(Network::V4, link::BARE)),
-        6 => Ok(Link::Plain(Network::V6, link::BARE)),
+        4 => Ok(Link::V4(link::BARE)),
+        6 => Ok(Link::V6(link::BARE)),
         _ => Err(Reject::NonIp),
     }
 }
 
-/// The rest of the link headers, outermost first, into `stack`. Its place is the caller's: a BPF program
-/// keeps it in a map, because its own stack is small and may not be indexed by a variable before kernel
-/// 5.12.
+/// All link headers of a frame, outermost first, into `stack`; `window` stands at its start. The place is the
+/// caller's: a BPF program keeps it in a map, because its own stack is small and may not be indexed by a
+/// variable before kernel 5.12.
 #[inline(always)]
 pub fn stacked(
     window: &mut Window<'_>,
-    Stacked { mut ethertype, tag }: Stacked,
+    offloaded: Option<u16>,
     stack: &mut LinkStack,
 ) -> Result<Network, Reject> {
+    let ethernet: Ethernet = window.take().ok_or(Reject::Truncated)?;
+    let mut ethertype = u16::from_be(ethernet.ethertype);
     stack.depth = 0;
     stack.headers = [0; link::MAX_DEPTH];
-    if let Some(id) = tag {
-        push(stack, link::VLAN | id as u32)?;
+    if let Some(tci) = offloaded {
+        push(stack, link::VLAN | vlan_id(tci) as u32)?;
     }
     for _ in 0..link::MAX_DEPTH {
         if !is_vlan(ethertype) {
@@ -189,7 +186,7 @@ const fn is_vlan(ethertype: u16) -> bool {
 
 #[inline(always)]
 const fn may_hold_ip(ethertype: u16) -> bool {
-    matches!(ethertype, IPV4 | IPV6 | PPPOE_SESSION | MPLS_UNICAST | MPLS_MULTICAST)
+    matches!(ethertype, PPPOE_SESSION | MPLS_UNICAST | MPLS_MULTICAST)
         || ethertype < FIRST_ETHERTYPE
         || is_vlan(ethertype)
 }

@@ -20,68 +20,64 @@ const ICMPV6: u8 = 58;
 const SCTP: u8 = 132;
 const UDP_LITE: u8 = 136;
 
-/// What a transport header says.
+/// What a transport header says, packed as in [`Headers`].
 #[derive(Clone, Copy)]
 pub(super) struct Transport {
-    src_port: u16,
-    dst_port: u16,
-    tcp_flags: u8,
-    icmp_type: u8,
-    icmp_code: u8,
+    ports: u32,
+    flags: u64,
     header_octets: u32,
 }
 
 /// No transport header, or none that may be read.
 #[inline(always)]
 pub(super) const fn nothing() -> Transport {
-    Transport { src_port: 0, dst_port: 0, tcp_flags: 0, icmp_type: 0, icmp_code: 0, header_octets: 0 }
+    Transport { ports: 0, flags: 0, header_octets: 0 }
 }
 
 /// Reads the header at the front of `window`, of which the IP header grants `left` octets.
 #[inline(always)]
 pub(super) fn transport(window: &mut Window<'_>, protocol: u8, left: u32) -> Result<Transport, Reject> {
-    let mut found = nothing();
     match protocol {
         TCP if left >= 14 => {
             let tcp: Tcp = window.peek().ok_or(Reject::Truncated)?;
-            found.src_port = u16::from_be(tcp.src);
-            found.dst_port = u16::from_be(tcp.dst);
-            found.tcp_flags = tcp.flags;
-            found.header_octets = (tcp.offset >> 4) as u32 * 4;
+            let flags = Flags { tcp: tcp.flags, first_tcp: tcp.flags, ..Flags::default() };
+            let header_octets = (tcp.offset >> 4) as u32 * 4;
+            Ok(Transport { ports: ports(tcp.src, tcp.dst), flags: flags.pack(), header_octets })
         }
         TCP | UDP | DCCP | SCTP | UDP_LITE if left >= 4 => {
-            let ports: Ports = window.peek().ok_or(Reject::Truncated)?;
-            found.src_port = u16::from_be(ports.src);
-            found.dst_port = u16::from_be(ports.dst);
-            found.header_octets = 8;
+            let both: Ports = window.peek().ok_or(Reject::Truncated)?;
+            Ok(Transport { ports: ports(both.src, both.dst), flags: 0, header_octets: 8 })
         }
         ICMP | ICMPV6 if left >= 2 => {
             let icmp: Icmp = window.peek().ok_or(Reject::Truncated)?;
-            found.icmp_type = icmp.kind;
-            found.icmp_code = icmp.code;
-            found.header_octets = 8;
+            let flags = Flags { icmp_type: icmp.kind, icmp_code: icmp.code, ..Flags::default() };
+            Ok(Transport { ports: 0, flags: flags.pack(), header_octets: 8 })
         }
-        _ => {}
+        _ => Ok(nothing()),
     }
-    Ok(found)
+}
+
+#[inline(always)]
+const fn ports(src: u16, dst: u16) -> u32 {
+    u16::from_be(src) as u32 | (u16::from_be(dst) as u32) << 16
 }
 
 impl Transport {
     #[inline(always)]
-    pub(super) fn headers(self, protocol: u8, octets: u32, network_octets: u32, fragments: u8) -> Headers {
+    pub(super) const fn headers(
+        self,
+        protocol: u8,
+        octets: u32,
+        network_octets: u32,
+        fragments: u8,
+    ) -> Headers {
+        let fragments = Flags { fragments, tcp: 0, first_tcp: 0, icmp_type: 0, icmp_code: 0 };
         Headers {
             protocol,
-            src_port: self.src_port,
-            dst_port: self.dst_port,
+            ports: self.ports,
             octets,
             header_octets: network_octets + self.header_octets,
-            flags: Flags {
-                tcp: self.tcp_flags,
-                fragments,
-                first_tcp: self.tcp_flags,
-                icmp_type: self.icmp_type,
-                icmp_code: self.icmp_code,
-            },
+            flags: self.flags | fragments.pack(),
         }
     }
 }

@@ -10,7 +10,7 @@ use nix::{
 };
 use serde::Serialize;
 use weir_sensor::kernel::{
-    FilterAction, FilterRule, KernelError, KernelLog, Settings,
+    FilterAction, FilterRule, KernelError, KernelLog, Settings, TableSizes,
     bench::{Hook, Ip, Rig, Subject},
 };
 
@@ -42,6 +42,10 @@ enum Bench {
         /// Measurements of each figure; the median counts.
         #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=101))]
         rounds: u32,
+        /// Numbers of flows to measure, ascending powers of two.
+        #[arg(long, value_delimiter = ',', default_values_t = FLOWS,
+              value_parser = clap::value_parser!(u32).range(1..=4_194_304))]
+        flows: Vec<u32>,
         /// Packets of one measurement.
         #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1000..=100_000_000))]
         packets: u32,
@@ -68,8 +72,8 @@ fn main() -> ExitCode {
         eprintln!("weir-bench-kernel: cannot stay on one CPU; figures will scatter");
     }
     let result = match Arguments::parse().bench {
-        Bench::Kernel { json, object, program, rounds, packets } => {
-            kernel(json, object.zip(program), rounds, packets)
+        Bench::Kernel { json, object, program, rounds, flows, packets } => {
+            kernel(json, object.zip(program), rounds, &flows, packets)
         }
         Bench::Drain { json, flows, rounds } => drain(json, flows, rounds),
     };
@@ -113,6 +117,7 @@ fn kernel(
     json: bool,
     foreign: Option<(PathBuf, String)>,
     rounds: u32,
+    numbers: &[u32],
     packets: u32,
 ) -> Result<(), KernelError> {
     if !json {
@@ -130,14 +135,16 @@ fn kernel(
     }
     for (hook, name) in [(Hook::Xdp, "xdp"), (Hook::Tc, "tc")] {
         for (ip, number) in [(Ip::V4, 4), (Ip::V6, 6)] {
-            let mut rig = Rig::new(hook, ip, 2 * FLOWS[3], &settings())?;
-            if let Some((object, program)) = &foreign
-                && let Err(error) = rig.foreign(object, program)
-            {
-                eprintln!("weir-bench-kernel: {name}: {error}");
-                continue;
-            }
-            for flows in FLOWS {
+            for &flows in numbers {
+                // Tables as an operator sizes them: at half load, and never below the default.
+                let slots = (2 * flows.next_power_of_two()).max(TableSizes::default().ipv4_slots);
+                let mut rig = Rig::new(hook, ip, slots, &settings())?;
+                if let Some((object, program)) = &foreign
+                    && let Err(error) = rig.foreign(object, program)
+                {
+                    eprintln!("weir-bench-kernel: {name}: {error}");
+                    break;
+                }
                 let mut median = |subject| median_above_empty(&mut rig, subject, flows, rounds, packets);
                 let row = KernelRow {
                     bench: "kernel",

@@ -6,10 +6,12 @@ use aya::{Ebpf, maps::RingBuf};
 use aya_log::EbpfLogger;
 use tokio::io::{Interest, unix::AsyncFd};
 use uuid::Uuid;
+use weir_sensor_common::MAX_POINTS;
+use weir_wire::Totals;
 
 use super::{
-    Attachment, Drained, EgressMode, FilterAction, FilterRule, Geometry, IngressMode, KernelError,
-    PointTotals, Settings, Wakeups,
+    Attachment, Drained, EgressMode, FilterAction, FilterRule, FlowObservation, Geometry, IngressMode,
+    KernelError, PointTotals, Settings, Wakeups,
     attach::{Hook, Programs},
     clock::WallClock,
     interface::{Framing, Interface},
@@ -139,7 +141,7 @@ impl Datapath {
             window_start_ns,
             window_end_ns: turned,
             sampling_interval: half.sampling_interval,
-            points: totals(&self.tables, &self.points, epoch),
+            points: totals(&self.tables, &self.points, epoch, &half.flows),
             links: half.links,
             flows: half.flows,
             figures: half.figures,
@@ -164,9 +166,14 @@ impl Datapath {
         Ok(())
     }
 
-    /// Totals of the epoch that is being written, as they are now.
+    /// Totals of the epoch that is being written, as they are now. What is in flows is not read but follows
+    /// from the rest; a drain counts it.
     pub fn totals(&self) -> Vec<PointTotals> {
-        totals(&self.tables, &self.points, self.tables.epoch())
+        let mut running = totals(&self.tables, &self.points, self.tables.epoch(), &[]);
+        for PointTotals { totals, .. } in &mut running {
+            totals.flow_packets = totals.frames.saturating_sub(totals.accounted());
+        }
+        running
     }
 
     /// The ring of wake-ups; `None` the second time. Must be called within a tokio runtime.
@@ -190,8 +197,20 @@ impl Datapath {
     }
 }
 
-/// Totals of all points in an epoch.
-pub(super) fn totals(tables: &Tables, points: &Points, epoch: u64) -> Vec<PointTotals> {
+/// Totals of all points in an epoch: the programs' counters, and the sum of the slots.
+pub(super) fn totals(
+    tables: &Tables,
+    points: &Points,
+    epoch: u64,
+    flows: &[FlowObservation],
+) -> Vec<PointTotals> {
+    let mut in_flows = [(0, 0); MAX_POINTS as usize + 1];
+    for flow in flows {
+        if let Some((packets, octets)) = in_flows.get_mut(usize::from(flow.point)) {
+            *packets += flow.packets;
+            *octets += flow.octets;
+        }
+    }
     points
         .iter()
         .map(|Point { id, interface, ifindex, direction, stack, .. }| PointTotals {
@@ -200,7 +219,10 @@ pub(super) fn totals(tables: &Tables, points: &Points, epoch: u64) -> Vec<PointT
             ifindex: *ifindex,
             direction: *direction,
             stack: *stack,
-            totals: tables.totals(epoch, *id),
+            totals: {
+                let (flow_packets, flow_octets) = in_flows[usize::from(*id)];
+                Totals { flow_packets, flow_octets, ..tables.counters(epoch, *id) }
+            },
         })
         .collect()
 }

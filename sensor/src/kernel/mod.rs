@@ -5,6 +5,7 @@
 #![allow(unsafe_code, reason = "shared memory, ioctls and system calls; each block says why it is sound")]
 
 mod attach;
+pub mod bench;
 mod clock;
 mod datapath;
 mod drained;

@@ -128,6 +128,14 @@ impl Replay {
         let epoch = self.tables.epoch();
         self.tables.flip(clock)?;
         let mut half = self.tables.read(clock)?;
+        let drained = totals(&self.tables, &self.points, epoch, &half.flows);
+        if self.totals.is_empty() {
+            self.totals = drained;
+        } else {
+            for (kept, more) in self.totals.iter_mut().zip(drained) {
+                kept.totals += more.totals;
+            }
+        }
         let known = self.drained.links.len() as u32;
         for flow in &mut half.flows {
             if flow.link != 0 {
@@ -138,14 +146,6 @@ impl Replay {
         self.drained.flows.append(&mut half.flows);
         self.drained.sampling_interval = half.sampling_interval;
         self.drained.figures = half.figures;
-        let drained = totals(&self.tables, &self.points, epoch);
-        if self.totals.is_empty() {
-            self.totals = drained;
-        } else {
-            for (kept, more) in self.totals.iter_mut().zip(drained) {
-                kept.totals += more.totals;
-            }
-        }
         self.tables.release(epoch)
     }
 

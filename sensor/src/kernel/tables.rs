@@ -223,15 +223,14 @@ impl Tables {
         })
     }
 
-    /// Totals of a point in the half of an epoch, over all CPUs.
-    pub fn totals(&self, epoch: u64, point: u8) -> Totals {
+    /// Counters of a point in the half of an epoch, over all CPUs. Flows are not among them: they are what
+    /// the slots hold.
+    pub fn counters(&self, epoch: u64, point: u8) -> Totals {
         let mut totals = Totals::default();
         for cpu in 0..self.geometry.cpus {
             let counted = self.counters.read(self.geometry.counters(half(epoch), cpu, u32::from(point)));
             totals.frames += counted.frames;
             totals.octets_l2 += counted.octets_l2;
-            totals.flow_packets += counted.flow_packets;
-            totals.flow_octets += counted.flow_octets;
             totals.overflow += counted.overflow;
             totals.overflow_octets += counted.overflow_octets;
             totals.non_ip += counted.non_ip;
