@@ -35,10 +35,11 @@ pub async fn run(config: Config, reload: Reload) -> anyhow::Result<()> {
     let client = config.control_plane.as_ref().map(Client::new).transpose()?;
 
     let mut datapath = Datapath::load(&config.kernel_settings())?;
+    attach(&mut datapath, &config)?;
+    // After attaching, which loads programs: a map that is taken out of the object cannot be linked to.
     if let Some(forwarder) = datapath.log_forwarder() {
         tokio::spawn(forwarder);
     }
-    attach(&mut datapath, &config)?;
 
     let (stop, stopping) = watch::channel(false);
     let (steer, steering) = mpsc::channel(1);
@@ -56,21 +57,18 @@ pub async fn run(config: Config, reload: Reload) -> anyhow::Result<()> {
     let drain = tokio::spawn(drain.run());
 
     let merger = Merger::new(limits(&config.connections));
-    let (courier, delivery, merge) = match client {
-        Some(client) => {
-            let capacity = usize::try_from(config.shipping.queue_bytes.0).unwrap_or(usize::MAX);
-            let (outbox, deliveries) = ship::memory(capacity, Arc::clone(&metrics));
-            let (status, delivery) = watch::channel(Status::default());
-            let backoff = Backoff::new(config.shipping.backoff.0, config.shipping.backoff_max.0);
-            let courier = Courier::new(deliveries, client, backoff, Arc::clone(&metrics), status, stopping);
-            let merge = spawn_merge(merger, generation, handovers, outbox, &metrics);
-            (Some(tokio::spawn(carry(courier))), Some(delivery), merge)
-        }
-        None => {
-            tracing::info!("no control_plane is configured: counts go to the metrics alone");
-            let outbox = Acknowledged(Arc::clone(&metrics));
-            (None, None, spawn_merge(merger, generation, handovers, outbox, &metrics))
-        }
+    let (courier, delivery, merge) = if let Some(client) = client {
+        let capacity = usize::try_from(config.shipping.queue_bytes.0).unwrap_or(usize::MAX);
+        let (outbox, deliveries) = ship::memory(capacity, Arc::clone(&metrics));
+        let (status, delivery) = watch::channel(Status::default());
+        let backoff = Backoff::new(config.shipping.backoff.0, config.shipping.backoff_max.0);
+        let courier = Courier::new(deliveries, client, backoff, Arc::clone(&metrics), status, stopping);
+        let merge = spawn_merge(merger, generation, handovers, outbox, &metrics);
+        (Some(tokio::spawn(carry(courier))), Some(delivery), merge)
+    } else {
+        tracing::info!("no control_plane is configured: counts go to the metrics alone");
+        let outbox = Acknowledged(Arc::clone(&metrics));
+        (None, None, spawn_merge(merger, generation, handovers, outbox, &metrics))
     };
     let health = Health { metrics: Arc::clone(&metrics), pulse: pulses, delivery, started: Instant::now() };
     let mut server = tokio::spawn(health::serve(listener, health));
@@ -183,13 +181,10 @@ impl Stages {
             anyhow::Ok(())
         };
         // A final drain that hangs in a full queue must not outlive the deadline either.
-        let drained = match tokio::time::timeout(left(), drained).await {
-            Ok(drained) => drained,
-            Err(_) => {
-                tracing::error!(?deadline, "the last epoch found no room in the queue before the deadline");
-                Ok(())
-            }
-        };
+        let drained = tokio::time::timeout(left(), drained).await.unwrap_or_else(|_| {
+            tracing::error!(?deadline, "the last epoch found no room in the queue before the deadline");
+            Ok(())
+        });
         if let Some(courier) = courier {
             let abort = courier.abort_handle();
             if tokio::time::timeout(left(), courier).await.is_err() {

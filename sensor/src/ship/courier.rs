@@ -188,12 +188,12 @@ impl<D: Deliveries> Courier<D> {
     /// Sleeps, but not through the sensor's end: then there is a deadline, and waits are short.
     async fn sleep(&mut self, wait: Duration) {
         const WHILE_STOPPING: Duration = Duration::from_millis(200);
-        if *self.stopping.borrow() {
+        // A sender that has gone is the sensor's end, too.
+        if *self.stopping.borrow() || self.stopping.has_changed().is_err() {
             return tokio::time::sleep(wait.min(WHILE_STOPPING)).await;
         }
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
-            // The sender lives as long as the sensor: an error is its end, too.
             _ = self.stopping.wait_for(|stopping| *stopping) => self.backoff.reset(),
         }
     }
