@@ -1,1 +1,104 @@
-//! Tests of the whole.
+//! The ground that the end-to-end tests stand on: a control plane with its Postgres in one namespace, and
+//! namespaces around it that sensors run in and traffic passes through.
+//!
+//! ```text
+//!   core (Postgres, control plane at 198.18.0.1)
+//!    |mgmt       |mgmt
+//!   sender ---- receiver        the wire between them is the test's own
+//! ```
+//!
+//! Everything is real, and each test has all of it for itself. Every comparison is an equality; the only
+//! deadlines are those after which a test gives up.
+#![forbid(unsafe_code)]
+
+mod expected;
+pub mod hosts;
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use weir_testbed::Result;
+use weir_testbed::netns::{End, Namespace, Veth};
+use weir_testbed::postgres::{Options, Postgres};
+use weir_testbed::weir::{ControlPlane, Ledger, Place, Programs, Sensor, Watch};
+
+pub use expected::{Counted, Flows, captures, committed, truth};
+
+/// The control plane's address, on the core's loopback: every member has a route to it.
+const CORE: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
+const DATABASE: &str = "weir";
+/// When a test gives up on what should have arrived; no healthy run comes near it.
+const GIVE_UP: Duration = Duration::from_mins(2);
+const POLL: Duration = Duration::from_millis(50);
+
+/// A control plane and its Postgres. Fields are in the order in which they end.
+pub struct Site {
+    pub control_plane: ControlPlane,
+    pub postgres: Postgres,
+    core: Namespace,
+    programs: Programs,
+}
+
+impl Site {
+    pub fn new() -> Result<Self> {
+        let programs = Programs::beside_this_test()?;
+        let core = Namespace::new("core")?;
+        core.ip(&["addr", "add", &format!("{CORE}/32"), "dev", "lo"])?;
+        let namespace = Some(core.path().to_owned());
+        let postgres = Postgres::start_with(Options { namespace, ..Options::default() })?;
+        postgres.create_database(DATABASE)?;
+        let place = Place { address: IpAddr::V4(CORE), ..Place::inside(&core) };
+        let url = postgres.database_url(DATABASE);
+        let control_plane = ControlPlane::start(programs.control_plane.clone(), &url, place)?;
+        Ok(Self { control_plane, postgres, core, programs })
+    }
+
+    /// A namespace that can reach the control plane. `number` (0 to 63) is its own.
+    pub fn member(&self, label: &str, number: u8) -> Result<Namespace> {
+        let member = Namespace::new(label)?;
+        let end = format!("to-{label}");
+        let management = Veth { arp: true, offloads: true, ..Veth::default() };
+        management.join(
+            End { namespace: Some(&self.core), interface: &end },
+            End { namespace: Some(&member), interface: "mgmt" },
+        )?;
+        let (near, far) = ([198, 18, 1, number * 4 + 1], [198, 18, 1, number * 4 + 2]);
+        let (near, far) = (Ipv4Addr::from(near).to_string(), Ipv4Addr::from(far).to_string());
+        self.core.ip(&["addr", "add", &format!("{near}/30"), "dev", &end])?;
+        member.ip(&["addr", "add", &format!("{far}/30"), "dev", "mgmt"])?;
+        member.ip(&["route", "add", &CORE.to_string(), "via", &near])?;
+        Ok(member)
+    }
+
+    /// Registers a sensor and starts it in a member.
+    pub fn sensor(&self, name: &str, watch: &Watch, member: &Namespace) -> Result<Sensor> {
+        let token = self.control_plane.add_sensor(name)?;
+        let url = self.control_plane.url();
+        Sensor::start(&self.programs.sensor, watch, &url, &token, &Place::inside(member))
+    }
+
+    /// The ledger of a sensor as soon as `settled` says so; a panic that shows it if that never comes.
+    pub fn ledger_when(&self, sensor: &str, what: &str, settled: impl Fn(&Ledger) -> bool) -> Ledger {
+        let deadline = Instant::now() + GIVE_UP;
+        loop {
+            // The control plane may be down at this moment: tests restart it.
+            let ledger = self.control_plane.ledger(sensor);
+            if let Ok(ledger) = &ledger
+                && settled(ledger)
+            {
+                return ledger.clone();
+            }
+            assert!(Instant::now() < deadline, "{what} did not come within {GIVE_UP:?}: {ledger:#?}");
+            thread::sleep(POLL);
+        }
+    }
+}
+
+/// A wire between two members, without a stray frame on it.
+pub fn wire(left: (&Namespace, &str), right: (&Namespace, &str), veth: Veth) -> Result<()> {
+    veth.join(
+        End { namespace: Some(left.0), interface: left.1 },
+        End { namespace: Some(right.0), interface: right.1 },
+    )
+}

@@ -1,6 +1,7 @@
 //! Real captures with independent truth. They lie beside the workspace (`../shared/pcaps`), or where
 //! `WEIR_PCAPS` says. How a frame becomes a flow there is written in their README.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -23,6 +24,8 @@ pub struct Truth {
     pub replay: ReplayNeeds,
     /// One direction each.
     pub flows: Vec<FlowTruth>,
+    /// Frames that two parsers read differently.
+    pub disputed: Vec<serde_json::Value>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -36,6 +39,8 @@ pub struct Totals {
     pub ipv6: u64,
     pub arp: u64,
     pub other: u64,
+    /// Why frames have no flow, or a header that lies; empty where nothing is odd.
+    pub parse_notes: BTreeMap<String, u64>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -56,6 +61,9 @@ pub struct FlowTruth {
     pub l2: Vec<String>,
     pub packets: u64,
     pub l3_bytes: u64,
+    /// Packets whose header gives a length that cannot be.
+    #[serde(default)]
+    pub l3_len_anomalies: u64,
 }
 
 impl Capture {

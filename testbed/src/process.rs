@@ -76,8 +76,8 @@ impl Launch {
         self
     }
 
-    /// Runs in the network namespace at this path (`/run/netns/NAME`), with the mounts of the host: bpffs
-    /// stays where it is, but `/sys/class/net` still shows the host's interfaces.
+    /// Runs in the named network namespace at this path (`/run/netns/NAME`), with a `/sys` that shows its
+    /// interfaces, as ip-netns(8) does it; what the host mounts below `/sys` is not seen there.
     #[must_use]
     pub fn in_namespace(mut self, path: impl AsRef<Path>) -> Self {
         self.namespace = Some(path.as_ref().to_owned());
@@ -134,13 +134,11 @@ impl Launch {
         words.join(" ")
     }
 
-    /// nsenter and setpriv both exec: the child's id is the program's own.
+    /// `ip netns exec` and setpriv both exec: the child's id is the program's own.
     fn command(self) -> Command {
         let mut line: Vec<OsString> = Vec::new();
-        if let Some(namespace) = self.namespace {
-            let mut net = OsString::from("--net=");
-            net.push(namespace);
-            line.extend(["nsenter".into(), net, "--".into()]);
+        if let Some(name) = self.namespace.as_deref().and_then(Path::file_name) {
+            line.extend(["ip".into(), "netns".into(), "exec".into(), name.to_owned()]);
         }
         line.extend(["setpriv".into(), "--pdeathsig".into(), self.on_parent_death.into()]);
         if let Some(user) = self.user {
@@ -262,7 +260,7 @@ impl Process {
                 return Ok(());
             }
             if let Some(status) = self.try_wait()? {
-                let what = format!("{} (waiting for {what})", self.label);
+                let what = format!("{} (before {what})", self.label);
                 return Err(Error::Ended { what, status: status.to_string(), log: self.log_tail() });
             }
             if Instant::now() >= deadline {

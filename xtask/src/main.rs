@@ -5,8 +5,11 @@
 #![forbid(unsafe_code)]
 
 mod audit;
+mod bench;
 mod build;
 mod cargo;
+mod demo;
+mod interrupt;
 mod sample;
 mod screen;
 mod setup;
@@ -28,6 +31,8 @@ enum Task {
     Setup(setup::Args),
     Build(build::Args),
     Test(test::Args),
+    Bench(bench::Args),
+    Demo(demo::Args),
     Audit(audit::Args),
     GenerateCapture(sample::Args),
 }
@@ -37,6 +42,8 @@ fn main() -> ExitCode {
         Task::Setup(args) => setup::run(&args),
         Task::Build(args) => build::run(&args),
         Task::Test(args) => test::run(&args),
+        Task::Bench(args) => bench::run(&args),
+        Task::Demo(args) => demo::run(&args),
         Task::Audit(args) => audit::run(&args),
         Task::GenerateCapture(args) => sample::run(&args),
     };

@@ -88,7 +88,8 @@ impl Sensor {
         let launch = place.launch(program).args(["run", "--config"]).arg(path("config.toml"));
         let mut process = launch.spawn("weir-sensor", path("log"))?;
         let open = Client::new(&format!("http://{metrics}"), None).inside(place.namespace.clone());
-        process.wait_until("its programs are attached", READY_WITHIN, || open.is_ok("/readyz"))?;
+        // Not `/readyz`: that waits for the first epoch to be delivered, and a test may want it long.
+        process.wait_until("its programs are attached", READY_WITHIN, || open.is_ok("/healthz"))?;
         Ok(Self { process, metrics, namespace: place.namespace.clone(), _folder: folder })
     }
 

@@ -16,7 +16,7 @@ struct Wanted {
     found: fn(&str) -> bool,
 }
 
-const WANTED: [Wanted; 9] = [
+const WANTED: [Wanted; 8] = [
     Wanted { program: "cc", package: "gcc", found: in_path },
     Wanted { program: "stdlib.h", package: "libc6-dev", found: header },
     Wanted { program: "initdb", package: "postgresql", found: postgres },
@@ -25,7 +25,6 @@ const WANTED: [Wanted; 9] = [
     Wanted { program: "ethtool", package: "ethtool", found: in_path },
     Wanted { program: "iperf3", package: "iperf3", found: in_path },
     Wanted { program: "setpriv", package: "util-linux", found: in_path },
-    Wanted { program: "nsenter", package: "util-linux", found: in_path },
 ];
 
 pub struct Packages;
