@@ -222,7 +222,7 @@ async fn epoch_gaps(
                         lag(epoch) OVER (PARTITION BY generation ORDER BY epoch) AS previous
                  FROM epochs
              )
-             SELECT generation, coalesce(previous, before.epoch, -1) + 1, epoch - 1
+             SELECT generation, coalesce(previous, before.epoch, -1) + 1, neighbours.epoch - 1
              FROM neighbours
              -- Before the first epoch of the window: the last one that came before it, if any.
              LEFT JOIN LATERAL (
@@ -230,10 +230,10 @@ async fn epoch_gaps(
                  WHERE previous IS NULL AND sensor_id = $1 AND batch.generation = neighbours.generation
                    AND batch.epoch < neighbours.epoch
              ) AS before ON TRUE
-             WHERE epoch > coalesce(previous, before.epoch, -1) + 1
+             WHERE neighbours.epoch > coalesce(previous, before.epoch, -1) + 1
                -- Keys from before that time were dropped: nothing is known of what came earlier.
                AND (coalesce(previous, before.epoch) IS NOT NULL OR window_start >= $4)
-             ORDER BY generation, epoch LIMIT $5",
+             ORDER BY generation, neighbours.epoch LIMIT $5",
             &[&sensor_id, &from, &to, &keys_since, &(MAX_GAPS + 1)],
         )
         .await?;

@@ -84,7 +84,7 @@ impl Pool {
             .keepalives(true)
             .keepalives_idle(KEEPALIVE)
             .options(
-                "-c timezone=UTC -c jit=off -c default_transaction_isolation='read committed' \
+                "-c timezone=UTC -c jit=off \
                  -c idle_in_transaction_session_timeout=120000 -c lock_timeout=15000",
             );
         let inner = bb8::Pool::builder()

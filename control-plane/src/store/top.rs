@@ -188,7 +188,7 @@ fn push_ranking(sql: &mut Sql, keys: &Keys, named: &str, metric: Metric, limit: 
         sql.text,
         ", totals AS (SELECT {totals} FROM keyed),
          largest AS (SELECT *, {rank} AS rank FROM keyed WHERE {named} ORDER BY rank DESC, {columns} LIMIT {limit})
-         SELECT {}, {}, {columns} FROM totals LEFT JOIN largest ON TRUE ORDER BY largest.rank DESC, {columns}",
+         SELECT {}, {}, largest.rank IS NOT NULL, {columns} FROM totals LEFT JOIN largest ON TRUE ORDER BY largest.rank DESC, {columns}",
         clamped("totals."),
         clamped("largest."),
     );
@@ -203,10 +203,10 @@ fn answer(rows: &[Row], keys: &Keys, exact: bool, from: Timestamp, to: Timestamp
         reverse_octets: row.get(first + 4),
     };
     let total = rows.first().map(|row| sums(row, 0)).unwrap_or_default();
-    let named = rows.iter().filter(|row| row.get::<_, Option<i64>>(5).is_some());
+    let named = rows.iter().filter(|row| row.get(10));
     let items = named
         .map(|row| {
-            let place = |name: &str| keys.columns.iter().position(|column| *column == name).map(|at| 10 + at);
+            let place = |name: &str| keys.columns.iter().position(|column| *column == name).map(|at| 11 + at);
             Item {
                 src: place("src").map(|at| row.get(at)),
                 dst: place("dst").map(|at| row.get(at)),

@@ -169,6 +169,13 @@ impl Registered {
         })
     }
 
+    /// Rounds of the maintenance job that ended, however.
+    #[must_use]
+    pub fn rounds(&self) -> u64 {
+        let outcomes = ["done", "elsewhere", "failed"];
+        outcomes.iter().map(|outcome| self.job_runs.with_label_values(&["maintenance", outcome]).get()).sum()
+    }
+
     /// Prometheus' text format, with the pool as it is now.
     #[must_use]
     pub fn render(&self, pool: PoolState) -> String {

@@ -1,0 +1,197 @@
+//! O7, O10: the program itself: its commands, its exit codes, its messages.
+
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::support::{ADMIN_TOKEN, database, shared};
+
+struct Setup {
+    folder: tempfile::TempDir,
+    url: String,
+}
+
+impl Setup {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join("admin"), ADMIN_TOKEN).expect("written");
+        let url = shared().database_url(&database(shared()));
+        std::fs::write(
+            folder.path().join("weir.toml"),
+            format!(
+                "[database]\nurl = \"{url}\"\n[auth]\nadmin_token_file = \"{}/admin\"\n",
+                folder.path().display()
+            ),
+        )
+        .expect("written");
+        Self { folder, url }
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_weir-control-plane"));
+        command.args(arguments).env("WEIR_CONTROL_PLANE_CONFIG", self.folder.path().join("weir.toml"));
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().expect("the program runs")
+    }
+
+    fn json(&self, arguments: &[&str]) -> Value {
+        let output = self.run(arguments);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).expect("JSON")
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn o7_the_server_starts_says_where_and_ends_with_0_on_sigterm() {
+    let setup = Setup::new();
+    let sensor = setup.json(&["sensor", "add", "edge-1", "--json"]);
+    assert_eq!((sensor["id"].as_i64(), sensor["name"].as_str()), (Some(1), Some("edge-1")));
+    assert!(sensor["token"].as_str().is_some_and(|token| token.starts_with("weir_s_") && token.len() == 50));
+    for signal in [nix::sys::signal::Signal::SIGTERM, nix::sys::signal::Signal::SIGINT] {
+        let address_file = setup.folder.path().join("address");
+        let _ = std::fs::remove_file(&address_file);
+        let mut child = setup
+            .command(&["serve", "--listen", "127.0.0.1:0", "--listen-file"])
+            .arg(&address_file)
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program runs");
+        let started = Instant::now();
+        while !address_file.exists() {
+            assert!(started.elapsed() < Duration::from_secs(30), "it did not start");
+            assert!(child.try_wait().expect("it can be asked").is_none(), "it ended early");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let address = std::fs::read_to_string(&address_file).expect("the address");
+        let sensors: Value = reqwest::Client::builder()
+            .no_proxy()
+            .build()
+            .expect("a client")
+            .get(format!("http://{}/api/v1/sensors", address.trim()))
+            .bearer_auth(ADMIN_TOKEN)
+            .send()
+            .await
+            .expect("an answer")
+            .json()
+            .await
+            .expect("JSON");
+        assert_eq!(sensors["items"][0]["name"], "edge-1");
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id() as i32), signal)
+            .expect("it is signalled");
+        let output = child.wait_with_output().expect("it ends");
+        assert_eq!(output.status.code(), Some(0), "{signal}");
+        // A6: one line a request, in JSON, with its id.
+        let log = String::from_utf8(output.stderr).expect("text");
+        let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+        let request = lines.iter().find(|line| line["message"] == "request").expect("the request is logged");
+        assert_eq!(
+            (request["route"].as_str(), request["status"].as_u64()),
+            (Some("/api/v1/sensors"), Some(200))
+        );
+        assert_eq!(
+            (request["actor"].as_str(), request["request_id"].as_str().map(str::len)),
+            (Some("admin"), Some(36))
+        );
+        assert!(!log.contains(ADMIN_TOKEN) && !log.contains(&setup.url), "{log}");
+    }
+}
+
+#[test]
+fn sensors_are_added_listed_and_revoked() {
+    let setup = Setup::new();
+    let added = setup.run(&["sensor", "add", "edge-1"]);
+    let token = String::from_utf8(added.stdout).expect("text");
+    assert!(
+        token.starts_with("weir_s_") && token.lines().count() == 1,
+        "only the token is on standard output"
+    );
+    let again = setup.run(&["sensor", "add", "edge-1"]);
+    assert_eq!(again.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&again.stderr).contains("already"));
+    for wrong in ["", "12", "a b", "../x", "-x"] {
+        let output = setup.run(&["sensor", "add", "--", wrong]);
+        assert_eq!(output.status.code(), Some(1), "{wrong}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains("cannot be a sensor's name"), "{wrong}");
+    }
+    assert_eq!(setup.json(&["sensor", "list", "--json"])["state"], "new");
+    assert_eq!(setup.json(&["sensor", "revoke", "edge-1", "--json"])["state"], "revoked");
+    assert_eq!(setup.json(&["sensor", "list", "--json"])["state"], "revoked");
+    let nobody = setup.run(&["sensor", "revoke", "nobody"]);
+    assert_eq!(nobody.status.code(), Some(1));
+    let table = String::from_utf8(setup.run(&["sensor", "list"]).stdout).expect("text");
+    assert!(table.contains("edge-1") && table.contains("revoked"), "{table}");
+    assert!(!table.contains("weir_s_"));
+}
+
+#[test]
+fn the_schema_goes_up_and_down_by_command() {
+    let setup = Setup::new();
+    let run = |arguments: &[&str]| {
+        let output = setup.run(arguments);
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    assert_eq!(run(&["migrate"]), (Some(0), "schema version 0 -> 4".to_owned()));
+    assert_eq!(run(&["migrate"]), (Some(0), "schema version 4: nothing to do".to_owned()));
+    assert_eq!(run(&["migrate", "--to", "2"]).0, Some(1));
+    assert_eq!(run(&["migrate", "--to", "2", "--roll-back"]), (Some(0), "schema version 4 -> 2".to_owned()));
+}
+
+#[test]
+fn u7_settings_that_cannot_be_are_named_and_nothing_starts() {
+    let setup = Setup::new();
+    for (change, named) in [
+        ("listen = \"x\"", "listen"),
+        ("colour = 1", "colour"),
+        ("[ingest]\nmax_concurrent = 0", "ingest.max_concurrent"),
+        (
+            "[database]\nurl_file = \"/does/not/exist\"\n[auth]\nadmin_token_file = \"ADMIN\"",
+            "database.url_file",
+        ),
+        ("[log]\nformat = \"xml\"", "log.format"),
+        ("[auth]\nadmin_token_file = \"/does/not/exist\"", "auth.admin_token_file"),
+        ("[auth]\nadmin_token_file = \"/dev/null\"", "auth.admin_token_file"),
+        ("[database]\nurl = \"nonsense\"\n[auth]\nadmin_token_file = \"ADMIN\"", "database.url"),
+        ("not toml", "weir.toml"),
+    ] {
+        let admin = setup.folder.path().join("admin").display().to_string();
+        std::fs::write(setup.folder.path().join("weir.toml"), change.replace("ADMIN", &admin))
+            .expect("written");
+        let output = setup.run(&["serve"]);
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{change}: {message}");
+        assert!(message.contains(named), "{change}: {message}");
+        assert!(!message.contains("panicked"), "{message}");
+    }
+}
+
+#[test]
+fn settings_are_printed_without_secrets() {
+    let setup = Setup::new();
+    let output = setup
+        .command(&["serve", "--print-config"])
+        .env("WEIR_CONTROL_PLANE__DATABASE__URL", "postgres://weir:hunter2@db/weir")
+        .env("WEIR_CONTROL_PLANE__INGEST__MAX_CONCURRENT", "3")
+        .output()
+        .expect("the program runs");
+    let text = String::from_utf8(output.stdout).expect("text");
+    assert!(output.status.success() && !text.contains("hunter2"), "{text}");
+    let printed: toml::Table = toml::from_str(&text).expect("TOML");
+    assert_eq!(printed["database"]["url"].as_str(), Some("(hidden)"));
+    assert_eq!(printed["ingest"]["max_concurrent"].as_integer(), Some(3));
+}
+
+#[test]
+fn help_has_examples_and_the_document_is_printed() {
+    let program = env!("CARGO_BIN_EXE_weir-control-plane");
+    for arguments in [&["--help"][..], &["serve", "--help"], &["migrate", "--help"], &["sensor", "--help"]] {
+        let output = Command::new(program).args(arguments).output().expect("the program runs");
+        assert!(String::from_utf8_lossy(&output.stdout).contains("Examples:"), "{arguments:?}");
+    }
+    let output = Command::new(program).arg("openapi").output().expect("the program runs");
+    let document: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert!(document["paths"]["/api/v1/ingest"].is_object());
+}

@@ -1,0 +1,25 @@
+//! What the control plane does, one file per behaviour, over real HTTP and a real Postgres.
+//!
+//! One Postgres server serves all tests that leave it alone, each in a database of its own; a test that
+//! stops or restarts a server starts its own.
+
+mod support;
+
+mod access;
+mod command_line;
+mod database_away;
+mod errors;
+mod flows_list;
+mod flows_top;
+mod ingest_atomic;
+mod ingest_clock;
+mod ingest_concurrent;
+mod ingest_once;
+mod ingest_refuses;
+mod ledger;
+mod metrics;
+mod migrations;
+mod openapi;
+mod pool;
+mod retention;
+mod shutdown;

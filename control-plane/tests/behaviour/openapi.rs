@@ -1,0 +1,128 @@
+//! A1: the document lists every route with its statuses, and its examples work.
+
+use reqwest::Method;
+use serde_json::Value;
+
+use crate::support::{Plane, batch, mixed_flows, recent_minute_ns};
+
+fn document() -> Value {
+    serde_json::to_value(weir_control_plane::api::document()).expect("JSON")
+}
+
+fn operations(document: &Value) -> Vec<(String, String, Value)> {
+    let mut all = Vec::new();
+    for (path, operations) in document["paths"].as_object().expect("paths") {
+        for (method, operation) in operations.as_object().expect("operations") {
+            all.push((method.clone(), path.clone(), operation.clone()));
+        }
+    }
+    all
+}
+
+#[test]
+fn a1_every_route_is_in_the_document() {
+    let document = document();
+    assert!(
+        document["openapi"].as_str().is_some_and(|version| version.starts_with("3.1")),
+        "{}",
+        document["openapi"]
+    );
+    let mut found: Vec<String> =
+        operations(&document).into_iter().map(|(method, path, _)| format!("{method} {path}")).collect();
+    found.sort();
+    // The router is built from the same list: a route that is not here does not exist.
+    let expected = [
+        "get /api/docs",
+        "get /api/openapi.json",
+        "get /api/v1/flows",
+        "get /api/v1/flows/timeseries",
+        "get /api/v1/flows/top",
+        "get /api/v1/sensors",
+        "get /api/v1/sensors/{id}",
+        "get /api/v1/sensors/{id}/ledger",
+        "get /healthz",
+        "get /metrics",
+        "get /readyz",
+        "post /api/v1/ingest",
+    ];
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn a1_every_operation_has_words_answers_and_a_credential() {
+    let document = document();
+    for (method, path, operation) in operations(&document) {
+        let what = format!("{method} {path}");
+        assert!(operation["summary"].as_str().is_some_and(|text| !text.is_empty()), "{what}");
+        let answers = operation["responses"].as_object().expect("answers");
+        assert!(answers.contains_key("200"), "{what}");
+        let guarded = !["/healthz", "/readyz", "/metrics"].contains(&path.as_str());
+        assert_eq!(guarded, operation["security"].is_array(), "{what}");
+        assert_eq!(guarded, answers.contains_key("401"), "{what}");
+        for (status, answer) in answers {
+            if status.as_str() >= "400" && path != "/readyz" {
+                assert!(answer["content"]["application/problem+json"].is_object(), "{what} {status}");
+            }
+        }
+        for parameter in operation["parameters"].as_array().into_iter().flatten() {
+            assert!(parameter["description"].is_string(), "{what}: {}", parameter["name"]);
+        }
+    }
+    // Every reference leads somewhere.
+    let text = document.to_string();
+    for reference in text.split("\"#/components/schemas/").skip(1) {
+        let name = reference.split('"').next().expect("a name");
+        assert!(document["components"]["schemas"][name].is_object(), "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a1_the_examples_of_the_document_are_accepted_one_by_one() {
+    let plane = Plane::start().await;
+    let token = plane.sensor("edge-1").await;
+    plane.store(&token, &batch(1, 0, recent_minute_ns(), mixed_flows())).await;
+    for (method, path, operation) in operations(&document()) {
+        if method != "get" {
+            continue;
+        }
+        let path = path.replace("{id}", "edge-1");
+        assert_eq!(plane.get(&path).await.status(), 200, "{path}");
+        for parameter in
+            operation["parameters"].as_array().into_iter().flatten().filter(|p| p["in"] == "query")
+        {
+            let Some(example) = parameter.get("example") else { continue };
+            let value = example.as_str().map_or_else(|| example.to_string(), str::to_owned);
+            let name = parameter["name"].as_str().expect("a name");
+            let mut query = form_urlencoded::Serializer::new(String::new());
+            query.append_pair(name, &value);
+            if name == "from" {
+                // An old `from` alone would reach until now.
+                query.append_pair("to", "2026-01-31T13:00:00Z");
+            }
+            let path = format!("{path}?{}", query.finish());
+            let response = plane
+                .request(Method::GET, &path, crate::support::ADMIN_TOKEN)
+                .send()
+                .await
+                .expect("an answer");
+            assert_eq!(response.status(), 200, "{path}: {}", response.text().await.expect("text"));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_shows_every_route_and_needs_nothing_from_elsewhere() {
+    let plane = Plane::start().await;
+    let response = plane.get("/api/docs").await;
+    assert!(
+        response.headers()["content-security-policy"].to_str().expect("text").contains("default-src 'none'")
+    );
+    let page = response.text().await.expect("HTML");
+    for (_, path, _) in operations(&document()) {
+        assert!(page.contains(&path), "{path}");
+    }
+    for outside in ["http://", "https://", "<script"] {
+        assert!(!page.contains(outside), "{outside}");
+    }
+    assert!(page.contains("handshake_rtt_us"), "examples are shown");
+}

@@ -1,0 +1,277 @@
+//! A control plane of the test's own, and batches to send it.
+
+use std::net::SocketAddr;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use reqwest::{Client, Method, RequestBuilder, Response};
+use secrecy::SecretString;
+use serde_json::Value;
+use weir_control_plane::api::AppState;
+use weir_control_plane::auth::SensorToken;
+use weir_control_plane::config::Config;
+use weir_control_plane::server::{self, Server};
+use weir_control_plane::store::{Pool, sensors};
+use weir_testbed::postgres::Postgres;
+use weir_wire::{Batch, Direction, Flow, Point, Totals};
+
+pub const ADMIN_TOKEN: &str = "a-test-admin-token-of-32-characters";
+pub const SECOND: i64 = 1_000_000_000;
+
+static SHARED: LazyLock<Postgres> =
+    LazyLock::new(|| Postgres::start().expect("a private Postgres server starts"));
+static DATABASES: AtomicU32 = AtomicU32::new(0);
+
+/// The server that tests share, as long as they leave it running.
+pub fn shared() -> &'static Postgres {
+    &SHARED
+}
+
+/// A new, empty database.
+pub fn database(postgres: &Postgres) -> String {
+    let name = format!("test_{}", DATABASES.fetch_add(1, Ordering::Relaxed));
+    postgres.create_database(&name).expect("a database can be made");
+    name
+}
+
+/// A running control plane.
+pub struct Plane<'a> {
+    pub postgres: &'a Postgres,
+    pub database: String,
+    pub config: Config,
+    pub http: Client,
+    server: Option<Server>,
+    _token_file: tempfile::NamedTempFile,
+}
+
+impl Plane<'static> {
+    /// On the shared server.
+    pub async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    /// With other settings.
+    pub async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
+        Plane::start_on(shared(), change).await
+    }
+}
+
+impl<'a> Plane<'a> {
+    pub async fn start_on(postgres: &'a Postgres, change: impl FnOnce(&mut Config)) -> Self {
+        let database = database(postgres);
+        let token_file = tempfile::NamedTempFile::new().expect("a temporary file");
+        std::fs::write(token_file.path(), ADMIN_TOKEN).expect("it can be written");
+        let mut config = Config::default();
+        config.listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        config.database.url = Some(SecretString::from(postgres.database_url(&database)));
+        config.database.pool_size = 12;
+        config.auth.admin_token_file = Some(token_file.path().to_owned());
+        // Rounds that a test did not ask for would disturb its counting.
+        config.retention.interval_s = 86_400;
+        change(&mut config);
+        let server = server::start(&config).await.expect("the server starts");
+        let http = Client::builder().no_proxy().build().expect("a client");
+        // The first round of the jobs runs at once; when it is over, nothing happens by itself.
+        eventually("the first round is over", || async { server.state.metrics.rounds() > 0 }).await;
+        let server = Some(server);
+        Self { postgres, database, config, http, server, _token_file: token_file }
+    }
+
+    /// Stops the server and starts another one on the same database.
+    pub async fn restart(&mut self) {
+        self.stop().await;
+        self.server = Some(server::start(&self.config).await.expect("the server starts again"));
+    }
+
+    pub async fn stop(&mut self) {
+        if let Some(server) = self.server.take() {
+            server.stop().await;
+        }
+    }
+
+    pub fn state(&self) -> &AppState {
+        &self.server.as_ref().expect("the server runs").state
+    }
+
+    pub fn pool(&self) -> &Pool {
+        &self.state().pool
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        let address = self.server.as_ref().expect("the server runs").address;
+        format!("http://{address}{path}")
+    }
+
+    /// Adds a sensor and gives its token.
+    pub async fn sensor(&self, name: &str) -> String {
+        let token = SensorToken::generate().expect("a token");
+        sensors::add(self.pool(), name, &token.sha256()).await.expect("the sensor is added");
+        token.expose().to_owned()
+    }
+
+    pub fn request(&self, method: Method, path: &str, token: &str) -> RequestBuilder {
+        self.http.request(method, self.url(path)).bearer_auth(token)
+    }
+
+    pub async fn get(&self, path: &str) -> Response {
+        self.request(Method::GET, path, ADMIN_TOKEN).send().await.expect("an answer")
+    }
+
+    /// The JSON of an answer that must be 200.
+    pub async fn json(&self, path: &str) -> Value {
+        let response = self.get(path).await;
+        let status = response.status();
+        let body: Value = response.json().await.expect("JSON");
+        assert_eq!(status, 200, "{path}: {body}");
+        body
+    }
+
+    pub async fn post_bytes(&self, token: &str, body: Vec<u8>) -> Response {
+        self.request(Method::POST, "/api/v1/ingest", token)
+            .header("content-type", weir_wire::CONTENT_TYPE)
+            .header("content-encoding", weir_wire::CONTENT_ENCODING)
+            .body(body)
+            .send()
+            .await
+            .expect("an answer")
+    }
+
+    /// Sends a batch; gives the status and the body.
+    pub async fn post(&self, token: &str, batch: &Batch) -> (u16, Value) {
+        let response = self.post_bytes(token, weir_wire::encode(batch).expect("it encodes")).await;
+        let status = response.status().as_u16();
+        (status, response.json().await.expect("JSON"))
+    }
+
+    /// Sends a batch that must be stored by this request.
+    pub async fn store(&self, token: &str, batch: &Batch) {
+        let (status, body) = self.post(token, batch).await;
+        assert_eq!((status, body["status"].as_str()), (200, Some("stored")), "{body}");
+    }
+
+    /// Runs SQL; rows are lines, columns split by `|`.
+    pub fn sql(&self, sql: &str) -> String {
+        self.postgres.sql(&self.database, sql).expect("the SQL runs").trim().to_owned()
+    }
+
+    pub fn count(&self, table: &str) -> u64 {
+        self.sql(&format!("SELECT count(*) FROM {table}")).parse().expect("a number")
+    }
+
+    /// Everything that an ingest transaction writes, as one text to compare.
+    pub fn contents(&self) -> String {
+        ["batch", "point_total", "observation_point", "flow", "rollup_1m", "rollup_1h"]
+            .map(|table| {
+                self.sql(&format!(
+                    "SELECT '{table}', count(*), md5(coalesce(string_agg(t::text, '/' ORDER BY t::text), '')) FROM {table} AS t"
+                ))
+            })
+            .join("\n")
+    }
+}
+
+/// Now, in nanoseconds.
+pub fn now_ns() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_nanos() as i64
+}
+
+/// The beginning of a minute a few minutes ago: windows after it lie in one bucket of each rollup.
+pub fn recent_minute_ns() -> i64 {
+    (now_ns() / (60 * SECOND) - 3) * 60 * SECOND
+}
+
+pub fn rfc3339(ns: i64) -> String {
+    format!("{:.9}", jiff::Timestamp::from_nanosecond(i128::from(ns)).expect("a time"))
+}
+
+pub const INGRESS: u32 = 40;
+pub const EGRESS: u32 = 41;
+
+/// One IPv4/TCP flow, seen on ingress.
+pub fn flow(src: [u8; 4], dst: [u8; 4], dst_port: u32, packets: u64) -> Flow {
+    Flow {
+        ip_version: 4,
+        src_low: u64::from(u32::from_be_bytes(src)),
+        dst_low: u64::from(u32::from_be_bytes(dst)),
+        protocol: 6,
+        src_port: 50_000,
+        dst_port,
+        packets,
+        octets: packets * 100,
+        reverse_packets: packets / 2,
+        reverse_octets: packets * 700,
+        first_ns: SECOND,
+        last_ns: 2 * SECOND,
+        start_ns: SECOND,
+        tcp_flags: 0x1b,
+        point: INGRESS,
+        ..Flow::default()
+    }
+}
+
+/// A whole epoch in one part, whose kernel totals say the same as its flows.
+pub fn batch(generation: u8, epoch: u64, window_start_ns: i64, flows: Vec<Flow>) -> Batch {
+    let packets = flows.iter().map(|flow| flow.packets + flow.reverse_packets).sum::<u64>();
+    let octets = flows.iter().map(|flow| flow.octets + flow.reverse_octets).sum::<u64>();
+    let totals = Totals {
+        frames: packets + 5,
+        octets_l2: octets + 14 * (packets + 5),
+        flow_packets: packets,
+        flow_octets: octets,
+        non_ip: 3,
+        malformed: 2,
+        ..Totals::default()
+    };
+    let point = |id, direction: Direction, totals| Point {
+        id,
+        interface: "eth0".to_owned(),
+        ifindex: 2,
+        direction: direction as i32,
+        totals: Some(totals),
+    };
+    Batch {
+        version: weir_wire::VERSION,
+        generation: vec![generation; 16],
+        epoch,
+        part: 0,
+        parts: 1,
+        window_start_ns,
+        window_end_ns: window_start_ns + 5 * SECOND,
+        sampling_interval: 1,
+        points: vec![
+            point(INGRESS, Direction::Ingress, totals),
+            point(EGRESS, Direction::Egress, Totals::default()),
+        ],
+        flows,
+        ..Batch::default()
+    }
+}
+
+/// A few flows that differ in every way that a rollup tells apart.
+pub fn mixed_flows() -> Vec<Flow> {
+    let mut flows: Vec<Flow> = (0..40)
+        .map(|i| flow([10, 0, 0, i % 7], [192, 0, 2, i % 5], 443 + u32::from(i % 3), 1 + u64::from(i)))
+        .collect();
+    flows.push(Flow {
+        ip_version: 6,
+        src_high: 0x2001_0db8 << 32,
+        src_low: 1,
+        dst_high: 0x2001_0db8 << 32,
+        dst_low: 2,
+        protocol: 17,
+        ..flow([0; 4], [0; 4], 53, 9)
+    });
+    flows
+}
+
+/// Waits until something holds, for a few seconds.
+pub async fn eventually<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
+    for _ in 0..200 {
+        if holds().await {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    panic!("after ten seconds it still does not hold: {what}");
+}
