@@ -32,6 +32,10 @@ pub struct Merger {
     connections: usize,
 }
 
+/// Memory of one conversation with one connection.
+#[cfg(test)]
+pub(super) const REMEMBERED_BYTES: usize = size_of::<(Tuple, Conversation)>();
+
 /// One observation's place in the sort.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Place {
@@ -99,7 +103,8 @@ impl Merger {
             window_end_ns,
             sampling_interval,
             points: Vec::new(),
-            records: Vec::with_capacity(places.len() / 2),
+            // More than enough: what is not written to is not resident.
+            records: Vec::with_capacity(places.len()),
             crossing_packets: 0,
             crossing_octets: 0,
             figures,
@@ -242,14 +247,14 @@ impl Merger {
 /// The epoch's distinct stacks, the bare one first, and for each value of `FlowObservation::link` its index.
 fn distinct_stacks(links: Vec<Vec<u32>>) -> (Vec<Stack>, Vec<u32>) {
     let mut stacks: Vec<Stack> = vec![None];
-    let mut known: HashMap<Arc<[u32]>, u32> = HashMap::new();
+    let mut known: HashMap<Arc<Vec<u32>>, u32> = HashMap::new();
     let mut index_of = vec![0];
     for headers in links {
         if headers.is_empty() {
             index_of.push(0);
             continue;
         }
-        let headers: Arc<[u32]> = headers.into();
+        let headers = Arc::new(headers);
         let index = *known.entry(Arc::clone(&headers)).or_insert_with(|| {
             stacks.push(Some(headers));
             (stacks.len() - 1) as u32

@@ -6,8 +6,9 @@ use weir_wire::{EndReason, TcpState};
 
 use crate::kernel::{DrainFigures, FlowKey, PointTotals};
 
-/// The headers between Ethernet and IP, outermost first; `None` is a bare frame.
-pub type Stack = Option<Arc<[u32]>>;
+/// The headers between Ethernet and IP, outermost first; `None` is a bare frame. A thin pointer, since
+/// every remembered connection has two and nearly all are bare.
+pub type Stack = Option<Arc<Vec<u32>>>;
 
 /// An epoch, merged.
 #[derive(Clone, Debug)]

@@ -31,19 +31,25 @@ impl Default for Conversation {
 /// One connection.
 #[derive(Debug)]
 pub(super) struct Connection {
-    /// By [`Way`]: the link stack under which packets are counted, once there were any. A routed connection
-    /// may enter tagged and answer bare.
-    links: [Option<Stack>; 2],
+    /// By [`Way`]: the link stack under which packets are counted. A routed connection may enter tagged and
+    /// answer bare.
+    links: [Stack; 2],
+    /// By [`Way`]: whether there were any.
+    counted: [bool; 2],
     pub(super) initiator: Way,
     pub(super) start_ns: i64,
     pub(super) last_ns: i64,
     /// By [`Way`]: all TCP flags so far.
     flags: [u8; 2],
-    syn_ns: Option<i64>,
-    syn_ack_ns: Option<i64>,
+    /// [`NEVER`] before there was one.
+    syn_ns: i64,
+    syn_ack_ns: i64,
     rtt_told: bool,
     begun: bool,
 }
+
+/// No packet's time: a table of connections is worth the bytes that an `Option` would take.
+const NEVER: i64 = i64::MIN;
 
 /// The counted packets of one way and one link stack in one epoch.
 #[derive(Clone, Debug)]
@@ -82,27 +88,30 @@ impl Conversation {
             .map(|side| {
                 let (way, back) = (side.way as usize, side.way.reverse() as usize);
                 let link = stack(side);
-                let answered = |connection: &Connection| connection.links[way].is_some();
+                let goes = |connection: &Connection, way: usize| {
+                    connection.counted[way] && connection.links[way] == link
+                };
                 // The same link stack both ways, else what no other side of this epoch would fit better.
                 let lonely = !sides.iter().any(|other| other.way != side.way && other.link == side.link);
                 let found = self
                     .connections
                     .iter()
-                    .position(|connection| connection.links[way].as_ref() == Some(&link))
+                    .position(|connection| goes(connection, way))
                     .or_else(|| {
-                        self.connections.iter().position(|connection| {
-                            !answered(connection) && connection.links[back].as_ref() == Some(&link)
-                        })
+                        self.connections
+                            .iter()
+                            .position(|connection| !connection.counted[way] && goes(connection, back))
                     })
                     .or_else(|| {
-                        let half = self.connections.iter().position(|connection| !answered(connection));
+                        let half = self.connections.iter().position(|connection| !connection.counted[way]);
                         half.filter(|_| lonely)
                     });
                 let index = found.unwrap_or_else(|| {
                     self.connections.push(Connection::new());
                     self.connections.len() - 1
                 });
-                self.connections[index].links[way] = Some(link);
+                self.connections[index].links[way] = link;
+                self.connections[index].counted[way] = true;
                 index
             })
             .collect()
@@ -129,12 +138,13 @@ impl Connection {
     fn new() -> Self {
         Self {
             links: [None, None],
+            counted: [false, false],
             initiator: Way::Up,
             start_ns: 0,
             last_ns: i64::MIN,
             flags: [0, 0],
-            syn_ns: None,
-            syn_ack_ns: None,
+            syn_ns: NEVER,
+            syn_ack_ns: NEVER,
             rtt_told: false,
             begun: false,
         }
@@ -144,7 +154,7 @@ impl Connection {
     pub(super) fn observe(&mut self, tuple: &Tuple, sides: [Option<&Side>; 2]) {
         let Some(first) = sides.iter().flatten().map(|side| side.first).min() else { return };
         if self.begun && tuple.protocol == tcp::PROTOCOL && self.is_reopened_by(first.tcp_flags) {
-            *self = Self { links: std::mem::take(&mut self.links), ..Self::new() };
+            *self = Self { links: std::mem::take(&mut self.links), counted: self.counted, ..Self::new() };
         }
         if !self.begun {
             self.begun = true;
@@ -157,8 +167,12 @@ impl Connection {
         }
         let syn = sides[self.initiator as usize].and_then(|side| side.syn_ns);
         let syn_ack = sides[self.initiator.reverse() as usize].and_then(|side| side.syn_ack_ns);
-        self.syn_ns = self.syn_ns.or(syn);
-        self.syn_ack_ns = self.syn_ack_ns.or(syn_ack);
+        if let (NEVER, Some(syn_ns)) = (self.syn_ns, syn) {
+            self.syn_ns = syn_ns;
+        }
+        if let (NEVER, Some(syn_ack_ns)) = (self.syn_ack_ns, syn_ack) {
+            self.syn_ack_ns = syn_ack_ns;
+        }
     }
 
     /// A SYN that is not a repetition of the first one: the ports are used again.
@@ -173,12 +187,11 @@ impl Connection {
 
     /// Microseconds from SYN to SYN-ACK, the first time that both are known.
     pub(super) fn take_rtt(&mut self) -> Option<u32> {
-        let (syn, syn_ack) = (self.syn_ns?, self.syn_ack_ns?);
-        if self.rtt_told || syn_ack < syn {
+        if self.rtt_told || self.syn_ns == NEVER || self.syn_ack_ns < self.syn_ns {
             return None;
         }
         self.rtt_told = true;
-        u32::try_from(syn_ack.abs_diff(syn) / 1_000).ok()
+        u32::try_from(self.syn_ack_ns.abs_diff(self.syn_ns) / 1_000).ok()
     }
 }
 

@@ -280,7 +280,7 @@ fn a_routed_connection_that_answers_with_another_tag_is_one() {
     let merged = Merger::new(limits()).merge(epoch(0, router(), flows));
     let [record] = &merged.records[..] else { panic!("one connection") };
     assert_eq!((record.packets, record.reverse_packets), (1, 2));
-    assert_eq!(record.link.as_deref(), Some(&[link::VLAN | 10][..]));
+    assert_eq!(record.link.as_deref(), Some(&vec![link::VLAN | 10]));
 }
 
 #[test]
@@ -430,4 +430,11 @@ proptest! {
         let split = Merger::new(limits()).merge(epoch(0, some_points(), split));
         prop_assert_eq!(whole.records, split.records);
     }
+}
+
+/// P3: a table of connections is the sensor's largest piece of memory after the kernel's own.
+#[test]
+fn a_remembered_connection_is_small() {
+    assert!(merge::REMEMBERED_BYTES <= 192, "{} bytes", merge::REMEMBERED_BYTES);
+    assert!(size_of::<Record>() <= 168, "{} bytes", size_of::<Record>());
 }

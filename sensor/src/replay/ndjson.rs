@@ -123,7 +123,7 @@ pub(super) fn connection(out: &mut impl Write, file: &str, record: &Record) -> i
             proto: record.key.protocol,
             sport: record.key.src_port,
             dport: record.key.dst_port,
-            l2: labels(record.link.as_deref().unwrap_or_default()),
+            l2: labels(record.link.as_deref().map(Vec::as_slice).unwrap_or_default()),
             packets: record.packets,
             octets: record.octets,
             reverse_packets: record.reverse_packets,

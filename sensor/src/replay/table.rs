@@ -79,7 +79,7 @@ pub(super) fn connections(out: &mut impl Write, mut records: Vec<Record>, limit:
             endpoint(record.key.src, record.key.src_port),
             endpoint(record.key.dst, record.key.dst_port),
             protocol(&record.key),
-            labels(record.link.as_deref().unwrap_or_default()).join(" "),
+            labels(record.link.as_deref().map(Vec::as_slice).unwrap_or_default()).join(" "),
             record.packets.to_string(),
             record.octets.to_string(),
             record.reverse_packets.to_string(),

@@ -4,19 +4,18 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::ops::Range;
 
 use bytes::Bytes;
-use prost::Message as _;
 use thiserror::Error;
 use uuid::Uuid;
 use weir_wire::{Batch, Flow, LinkStack, Point, VERSION, limits};
 
 use crate::flow::{Merged, Record};
 
-/// Bytes of records in one part before compression. zstd never grows by more than a few bytes in a
-/// thousand, so a part of this size is within the compressed limit whatever it holds.
-const MAX_PLAIN: usize = limits::MAX_COMPRESSED - (limits::MAX_COMPRESSED / 8);
+/// Records in one part. Half of what the wire allows: a part being packed is the largest thing that a busy
+/// sensor holds, and for the control plane's transactions the difference is nothing. So many records of the
+/// largest encoding, each with a link stack of its own, are below the wire's limit before compression.
+const PART_RECORDS: usize = limits::MAX_RECORDS / 2;
 
 /// A batch, ready to be sent.
 #[derive(Clone, Debug)]
@@ -40,11 +39,11 @@ pub enum PackError {
 
 /// Cuts an epoch into parts and encodes them.
 pub fn pack(merged: &Merged, generation: Uuid) -> Result<Vec<Packed>, PackError> {
-    let ranges = cut(merged);
-    let parts = ranges.len() as u32;
-    let mut packed = Vec::with_capacity(ranges.len());
-    for (part, range) in (0_u32..).zip(ranges) {
-        let records = &merged.records[range];
+    let parts = merged.records.len().div_ceil(PART_RECORDS).max(1) as u32;
+    let mut records = merged.records.chunks(PART_RECORDS);
+    let mut packed = Vec::with_capacity(parts as usize);
+    for part in 0..parts {
+        let records = records.next().unwrap_or_default();
         let batch = batch(merged, generation, (part, parts), records);
         let body = weir_wire::encode(&batch).map_err(|source| PackError::Encode {
             epoch: merged.epoch,
@@ -63,36 +62,15 @@ pub fn pack(merged: &Merged, generation: Uuid) -> Result<Vec<Packed>, PackError>
     Ok(packed)
 }
 
-/// Where to cut.
-fn cut(merged: &Merged) -> Vec<Range<usize>> {
-    let mut ranges = Vec::new();
-    let (mut start, mut bytes) = (0, 0);
-    for (at, record) in merged.records.iter().enumerate() {
-        // Tag and length of the field stand before the record; its link stack may be new to the part.
-        let size = flow(record, merged.window_start_ns, 0).encoded_len()
-            + 8
-            + record.link.as_ref().map_or(0, |link| link.len() * 5 + 8);
-        if at - start == limits::MAX_RECORDS || (at > start && bytes + size > MAX_PLAIN) {
-            ranges.push(start..at);
-            (start, bytes) = (at, 0);
-        }
-        bytes += size;
-    }
-    if start < merged.records.len() || ranges.is_empty() {
-        ranges.push(start..merged.records.len());
-    }
-    ranges
-}
-
 fn batch(merged: &Merged, generation: Uuid, (part, parts): (u32, u32), records: &[Record]) -> Batch {
     let mut links: Vec<LinkStack> = Vec::new();
     let mut known: HashMap<&[u32], u32> = HashMap::new();
     let mut flows = Vec::with_capacity(records.len());
     for record in records {
-        let link = match record.link.as_deref() {
+        let link = match &record.link {
             None => 0,
             Some(headers) => *known.entry(headers).or_insert_with(|| {
-                links.push(LinkStack { headers: headers.to_vec() });
+                links.push(LinkStack { headers: headers.as_ref().clone() });
                 links.len() as u32
             }),
         };
@@ -168,6 +146,8 @@ fn words(address: IpAddr) -> (u64, u64) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::kernel::{DrainFigures, FlowKey, PointTotals};
     use weir_wire::{Direction, EndReason, TcpState, Totals, link};
@@ -182,7 +162,7 @@ mod tests {
                 src_port: number as u16,
                 dst_port: 53,
             },
-            link: (number % 3 == 0).then(|| vec![link::VLAN | (number % 7)].into()),
+            link: (number % 3 == 0).then(|| Arc::new(vec![link::VLAN | (number % 7)])),
             packets: 3,
             octets: 300,
             reverse_packets: 2,
@@ -245,11 +225,11 @@ mod tests {
 
     #[test]
     fn parts_hold_all_records_and_the_ledger_once() {
-        let count = 2 * limits::MAX_RECORDS as u32 + 1;
+        let count = 2 * PART_RECORDS as u32 + 1;
         let whole = merged((0..count).map(record).collect());
         let packed = pack(&whole, Uuid::nil()).expect("it packs");
         let batches = unpack(&packed);
-        assert_eq!(batches.iter().map(|batch| batch.flows.len()).collect::<Vec<_>>(), [50_000, 50_000, 1]);
+        assert_eq!(batches.iter().map(|batch| batch.flows.len()).collect::<Vec<_>>(), [25_000, 25_000, 1]);
         let keys: Vec<_> = batches.iter().map(|batch| (batch.part, batch.parts)).collect();
         assert_eq!(keys, [(0, 3), (1, 3), (2, 3)]);
         assert_eq!(batches.iter().map(|batch| batch.crossing_packets).sum::<u64>(), 7);
@@ -263,26 +243,50 @@ mod tests {
             assert_eq!((flow.src_high, flow.src_low), words(record.key.src));
             assert_eq!((flow.start_ns, flow.first_ns, flow.last_ns), (-100, 100, 200));
             let headers = (flow.link as usize).checked_sub(1).map(|index| &batch.links[index].headers[..]);
-            assert_eq!(headers, record.link.as_deref());
+            assert_eq!(headers, record.link.as_deref().map(Vec::as_slice));
         }
     }
 
+    /// As large as a record can be, and with nothing that repeats, so that compression helps little.
     #[test]
     fn records_of_the_largest_size_stay_within_the_limits() {
-        let large = |number: u32| Record {
-            link: Some((0..16).map(|header| link::MPLS | (number * 16 + header) & 0xf_ffff).collect()),
-            packets: u64::MAX >> 20,
-            octets: u64::MAX >> 1,
-            reverse_packets: u64::MAX >> 20,
-            reverse_octets: u64::MAX >> 1,
-            start_ns: i64::MIN,
-            handshake_rtt_us: Some(u32::MAX),
-            path: (200..216).collect(),
-            ..record(number)
+        use rand::{Rng as _, SeedableRng as _};
+        let mut random = rand::rngs::StdRng::seed_from_u64(1);
+        let mut large = |number: u32| {
+            let mut word = || random.random::<u64>();
+            Record {
+                key: FlowKey {
+                    src: IpAddr::V6((u128::from(word()) << 64 | u128::from(word())).into()),
+                    dst: IpAddr::V6((u128::from(word()) << 64 | u128::from(word())).into()),
+                    protocol: word() as u8 | 0x80,
+                    src_port: word() as u16 | 0x8000,
+                    dst_port: word() as u16 | 0x8000,
+                },
+                link: Some(Arc::new((0..16).map(|_| link::MPLS | word() as u32 & 0xf_ffff).collect())),
+                packets: word() >> 16,
+                octets: word() | 1 << 63,
+                reverse_packets: word() >> 16,
+                reverse_octets: word() | 1 << 63,
+                start_ns: i64::MIN + (word() >> 2) as i64,
+                first_ns: i64::MIN + (word() >> 2) as i64,
+                last_ns: i64::MIN + (word() >> 2) as i64,
+                tcp_flags: word() as u8 | 0x80,
+                reverse_tcp_flags: word() as u8 | 0x80,
+                handshake_rtt_us: Some(word() as u32 | 1 << 31),
+                tcp_state: TcpState::Reset,
+                end_reason: EndReason::EndOfFlow,
+                fragment: true,
+                icmp_type: word() as u8 | 0x80,
+                icmp_code: word() as u8 | 0x80,
+                point: 254,
+                path: (0..16).map(|_| 128 + word() as u16 % 127).collect(),
+                ..record(number)
+            }
         };
-        let whole = merged((0..40_000).map(large).collect());
+        let whole = merged((0..PART_RECORDS as u32).map(&mut large).collect());
         let packed = pack(&whole, Uuid::nil()).expect("it packs");
-        assert!(packed.len() > 1, "cut by size: {} parts", packed.len());
-        assert_eq!(unpack(&packed).iter().map(|batch| batch.flows.len()).sum::<usize>(), 40_000);
+        let [part] = &packed[..] else { panic!("one part") };
+        assert!(part.body.len() < limits::MAX_COMPRESSED, "{} bytes", part.body.len());
+        assert_eq!(unpack(&packed)[0].flows.len(), PART_RECORDS);
     }
 }
