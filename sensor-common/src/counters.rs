@@ -51,7 +51,9 @@ pub struct Control {
     pub replay_now_ns: u64,
     /// Settings of each half. The sensor changes those of the half that is not written.
     pub halves: [HalfControl; 2],
-    pub reserved: [u64; 2],
+    /// A reading of both kernel clocks at one instant, by the program that exists for it.
+    pub ticks: u64,
+    pub ticks_ns: u64,
 }
 
 /// Settings that hold for one half.

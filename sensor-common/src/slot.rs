@@ -49,6 +49,9 @@ impl Key {
     }
 }
 
+/// Set in a slot's `last` where it is a number of ticks (jiffies) and not of nanoseconds.
+pub const TICKS: u64 = 1 << 63;
+
 /// What a slot remembers of its packets beside counts and times.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flags {
@@ -112,10 +115,11 @@ pub struct Slot4 {
     pub packets: u64,
     /// Layer-3 octets.
     pub octets: u64,
-    /// Kernel clock, nanoseconds.
-    pub last_ns: u64,
+    /// Kernel clock: nanoseconds, or ticks with [`TICKS`] set.
+    pub last: u64,
     /// [`Flags::pack`].
     pub flags: u64,
+    /// Kernel clock, nanoseconds.
     pub first_ns: u64,
     pub reserved: u64,
 }
@@ -132,10 +136,11 @@ pub struct Slot6 {
     pub packets: u64,
     /// Layer-3 octets.
     pub octets: u64,
-    /// Kernel clock, nanoseconds.
-    pub last_ns: u64,
+    /// Kernel clock: nanoseconds, or ticks with [`TICKS`] set.
+    pub last: u64,
     /// [`Flags::pack`].
     pub flags: u64,
+    /// Kernel clock, nanoseconds.
     pub first_ns: u64,
     pub reserved: [u64; 6],
 }

@@ -16,8 +16,9 @@ use aya_ebpf::{
 };
 use kernel::{
     account::{self, Direction},
+    clock,
     frame::Frame,
-    outline,
+    maps, outline,
 };
 
 /// Lets the next program of the chain see the packet, in TCX and in a clsact `direct-action` filter alike.
@@ -49,6 +50,16 @@ pub fn weir_tc_egress(context: TcContext) -> i32 {
 pub fn weir_tc_ingress(context: TcContext) -> i32 {
     outline::tc(&context, Direction::Ingress);
     TC_NEXT
+}
+
+/// Reads both kernel clocks into the control element. It is attached nowhere: the sensor runs it.
+#[xdp]
+pub fn weir_clock(_: XdpContext) -> u32 {
+    if let Some(control) = maps::WEIR_CONTROL.get_ptr_mut(0) {
+        // SAFETY: a map value; only this program writes the two words.
+        clock::read_both(unsafe { &mut *control });
+    }
+    xdp_action::XDP_PASS
 }
 
 #[panic_handler]

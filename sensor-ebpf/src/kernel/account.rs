@@ -237,13 +237,13 @@ fn into_flow<T: Table>(packet: &T, link: u16, left: u32, frame: &Frame, spot: Sp
     let addition = Addition { packets: wire.packets as u64, octets: wire.octets };
     match table::find(packet, spot.half() * WEIR_TABLE_CPUS.load() + spot.cpu, key) {
         Place::Found(slot) => {
-            let now_ns = if headers.flags & SYN_OR_FIN == 0 {
+            let now = if headers.flags & SYN_OR_FIN == 0 {
                 clock::coarse(spot.control)
             } else {
                 clock::precise(spot.control)
             };
             // SAFETY: a map value of this CPU's own region.
-            table::add(T::fields(unsafe { &mut *slot }), addition, headers.flags, now_ns);
+            table::add(T::fields(unsafe { &mut *slot }), addition, headers.flags, now);
         }
         place => {
             if settings.rules != 0 || settings.default_action != filter::ALLOW {

@@ -1,11 +1,11 @@
 //! What the programs are made of, beside the parser.
 
 pub mod account;
-mod clock;
+pub mod clock;
 mod filter;
 pub mod frame;
 mod link_number;
-mod maps;
+pub mod maps;
 pub mod outline;
 mod packed;
 mod settings;

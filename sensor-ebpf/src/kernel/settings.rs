@@ -22,9 +22,6 @@ pub static WEIR_SLOT6_BITS: Global<u32> = Global::new(4);
 /// Secret of this load; see `hash`.
 #[unsafe(no_mangle)]
 pub static WEIR_SEED: Global<u64> = Global::new(0);
-/// 1 where the kernel has `bpf_ktime_get_coarse_ns` (5.11).
-#[unsafe(no_mangle)]
-pub static WEIR_COARSE_CLOCK: Global<u8> = Global::new(0);
 /// 1 when capture time stands in for the clock.
 #[unsafe(no_mangle)]
 pub static WEIR_REPLAY: Global<u8> = Global::new(0);

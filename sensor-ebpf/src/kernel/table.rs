@@ -40,7 +40,7 @@ pub trait Table {
 pub struct Fields<'a> {
     pub packets: &'a mut u64,
     pub octets: &'a mut u64,
-    pub last_ns: &'a mut u64,
+    pub last: &'a mut u64,
     pub first_ns: &'a mut u64,
     pub flags: &'a mut u64,
 }
@@ -76,15 +76,15 @@ pub fn find<T: Table>(table: &T, region: u32, key: u64) -> Place<T::Slot> {
 
 /// Adds to a slot that holds the flow.
 #[inline(always)]
-pub fn add(fields: Fields<'_>, addition: Addition, flags: u64, now_ns: u64) {
+pub fn add(fields: Fields<'_>, addition: Addition, flags: u64, now: u64) {
     *fields.packets += addition.packets;
     *fields.octets += addition.octets;
     if WEIR_REPLAY.load() == 0 {
-        *fields.last_ns = now_ns;
+        *fields.last = now;
     } else {
         // A capture's clock may go backwards.
-        *fields.first_ns = (*fields.first_ns).min(now_ns);
-        *fields.last_ns = (*fields.last_ns).max(now_ns);
+        *fields.first_ns = (*fields.first_ns).min(now);
+        *fields.last = (*fields.last).max(now);
     }
     let known = *fields.flags;
     let flags = known | flags & Flags::ACCUMULATED;
@@ -100,7 +100,7 @@ pub fn start<T: Table>(table: &T, key: u64, slot: &mut T::Slot, addition: Additi
     let fields = T::fields(slot);
     *fields.octets = addition.octets;
     *fields.first_ns = now_ns;
-    *fields.last_ns = now_ns;
+    *fields.last = now_ns;
     *fields.flags = table.headers().flags;
     *fields.packets = addition.packets;
 }
@@ -139,7 +139,7 @@ impl Table for Ipv4 {
         Fields {
             packets: &mut slot.packets,
             octets: &mut slot.octets,
-            last_ns: &mut slot.last_ns,
+            last: &mut slot.last,
             first_ns: &mut slot.first_ns,
             flags: &mut slot.flags,
         }
@@ -206,7 +206,7 @@ impl Table for Ipv6 {
         Fields {
             packets: &mut slot.packets,
             octets: &mut slot.octets,
-            last_ns: &mut slot.last_ns,
+            last: &mut slot.last,
             first_ns: &mut slot.first_ns,
             flags: &mut slot.flags,
         }

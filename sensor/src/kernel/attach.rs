@@ -98,12 +98,14 @@ impl Programs<'_> {
         Ok(program)
     }
 
-    /// Loads a program by name, for a replay.
+    /// Loads a program that is run and not attached.
     pub fn load(&mut self, name: &'static str) -> Result<(), KernelError> {
-        match self.object.program(name) {
-            Some(Program::Xdp(_)) => self.xdp().map(|_| ()),
-            _ => self.tc(name).map(|_| ()),
+        match self.object.program_mut(name) {
+            Some(Program::Xdp(program)) => program.load(),
+            Some(Program::SchedClassifier(program)) => program.load(),
+            _ => return Err(KernelError::MissingMap(name)),
         }
+        .map_err(KernelError::program(name))
     }
 
     pub fn ingress(

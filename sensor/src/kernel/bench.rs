@@ -70,7 +70,7 @@ impl Rig {
         let features = Features::detect();
         let geometry = Geometry::new(&settings)?;
         let steering = Steering::new(settings.sampling_interval, &settings.filter, settings.filter_default)?;
-        let mut weir = object::load(&settings, geometry, features, Clock::Kernel)?;
+        let mut weir = object::load(&settings, geometry, Clock::Kernel)?;
         let weir_program = match hook {
             Hook::Xdp => features.xdp_program(),
             Hook::Tc => "weir_tc_egress",

@@ -2,7 +2,11 @@
 
 use std::{future::Future, time::Instant};
 
-use aya::{Ebpf, maps::RingBuf};
+use aya::{
+    Ebpf,
+    maps::RingBuf,
+    programs::{Program, TestRun as _, TestRunOptions},
+};
 use aya_log::EbpfLogger;
 use tokio::io::{Interest, unix::AsyncFd};
 use uuid::Uuid;
@@ -13,13 +17,16 @@ use super::{
     Attachment, Drained, EgressMode, FilterAction, FilterRule, FlowObservation, Geometry, IngressMode,
     KernelError, PointTotals, Settings, Wakeups,
     attach::{Hook, Programs},
-    clock::WallClock,
+    clock::{Reading, WallClock},
     interface::{Framing, Interface},
     object::{self, Clock, Features},
     points::{Point, Points},
     settings::Steering,
     tables::Tables,
 };
+
+/// The program that reads the clocks.
+const CLOCK: &str = "weir_clock";
 
 /// Programs and tables. Dropping it detaches the programs.
 pub struct Datapath {
@@ -30,6 +37,8 @@ pub struct Datapath {
     attached: Vec<Attached>,
     generation: Uuid,
     window_start_ns: i64,
+    /// Both kernel clocks when the epoch began.
+    began: Reading,
 }
 
 struct Attached {
@@ -45,8 +54,9 @@ impl Datapath {
         let features = Features::detect();
         let geometry = Geometry::new(settings)?;
         let steering = Steering::new(settings.sampling_interval, &settings.filter, settings.filter_default)?;
-        let mut object = object::load(settings, geometry, features, Clock::Kernel)?;
-        Ok(Self {
+        let mut object = object::load(settings, geometry, Clock::Kernel)?;
+        Programs { object: &mut object, features }.load(CLOCK)?;
+        let mut datapath = Self {
             tables: Tables::new(&mut object, geometry, steering)?,
             points: Points::new(&mut object, settings.max_points)?,
             object,
@@ -54,7 +64,10 @@ impl Datapath {
             attached: Vec::new(),
             generation: Uuid::new_v4(),
             window_start_ns: WallClock::measure().now(),
-        })
+            began: Reading::default(),
+        };
+        datapath.began = datapath.read_clocks()?;
+        Ok(datapath)
     }
 
     /// Identity of the tables: counts of different generations never meet.
@@ -133,7 +146,9 @@ impl Datapath {
         let started = Instant::now();
         let turned = self.tables.flip(clock)?;
         let grace = started.elapsed();
-        let mut half = self.tables.read(clock)?;
+        let ended = self.read_clocks()?;
+        let mut half = self.tables.read(clock.between(self.began, ended))?;
+        self.began = ended;
         half.figures.grace = grace;
         let window_start_ns = std::mem::replace(&mut self.window_start_ns, turned);
         Ok(Drained {
@@ -146,6 +161,17 @@ impl Datapath {
             flows: half.flows,
             figures: half.figures,
         })
+    }
+
+    /// Runs the program that reads tick counter and precise clock at one instant.
+    fn read_clocks(&self) -> Result<Reading, KernelError> {
+        let Some(Program::Xdp(program)) = self.object.program(CLOCK) else {
+            return Err(KernelError::MissingMap(CLOCK));
+        };
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(&[0; 14]);
+        program.test_run(options).map_err(|source| KernelError::Run { octets: 14, source: Box::new(source) })?;
+        Ok(self.tables.reading())
     }
 
     /// Zeroes the drained half: only when its counts are safe elsewhere.

@@ -61,7 +61,7 @@ pub struct FlowObservation {
     pub packets: u64,
     /// Layer-3 octets.
     pub octets: u64,
-    /// Nanoseconds since the Unix epoch. `first` is precise; `last` may lag by a kernel tick (4 ms at most)
+    /// Nanoseconds since the Unix epoch. `first` is precise; `last` may lag by a kernel tick (1 to 10 ms)
     /// but is never before `first`.
     pub first_ns: i64,
     pub last_ns: i64,

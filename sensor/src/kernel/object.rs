@@ -14,8 +14,6 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/we
 /// What this kernel offers. Each has a fallback; `check` names what is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Features {
-    /// `bpf_ktime_get_coarse_ns`, 5.11; else the precise clock for each packet.
-    pub coarse_clock: bool,
     /// XDP programs that take frames in several buffers, 5.18; else interfaces with a large MTU may refuse
     /// native XDP.
     pub xdp_frags: bool,
@@ -30,7 +28,7 @@ impl Features {
         let at_least = |major, minor| {
             KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(major, minor, 0))
         };
-        Self { coarse_clock: at_least(5, 11), xdp_frags: at_least(5, 18), tcx: at_least(6, 6) }
+        Self { xdp_frags: at_least(5, 18), tcx: at_least(6, 6) }
     }
 
     /// The XDP program that goes with this kernel.
@@ -51,11 +49,9 @@ pub enum Clock {
 pub fn load(
     settings: &Settings,
     geometry: Geometry,
-    features: Features,
     clock: Clock,
 ) -> Result<Ebpf, KernelError> {
     let seed: u64 = rand::random();
-    let coarse = u8::from(features.coarse_clock);
     let replay = u8::from(clock == Clock::Replay);
     let level = settings.log_level.level();
     let Geometry { cpus, table_cpus, points, slots4_bits, slots6_bits } = geometry;
@@ -66,7 +62,6 @@ pub fn load(
         .override_global("WEIR_SLOT4_BITS", &slots4_bits, true)
         .override_global("WEIR_SLOT6_BITS", &slots6_bits, true)
         .override_global("WEIR_SEED", &seed, true)
-        .override_global("WEIR_COARSE_CLOCK", &coarse, true)
         .override_global("WEIR_REPLAY", &replay, true)
         .override_global(aya_log::LEVEL, &level, true)
         .map_max_entries("WEIR_FLOWS4", geometry.all_slots(slots4_bits))

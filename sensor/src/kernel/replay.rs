@@ -73,7 +73,7 @@ impl Replay {
         let features = Features::detect();
         let geometry = Geometry::new(settings)?;
         let steering = Steering::new(settings.sampling_interval, &settings.filter, settings.filter_default)?;
-        let mut object = object::load(settings, geometry, features, Clock::Replay)?;
+        let mut object = object::load(settings, geometry, Clock::Replay)?;
         let program = match program {
             ReplayProgram::Xdp => features.xdp_program(),
             ReplayProgram::TcEgress => "weir_tc_egress",

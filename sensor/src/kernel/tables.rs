@@ -19,7 +19,7 @@ use weir_wire::Totals;
 
 use super::{
     DrainFigures, FlowKey, FlowObservation, Geometry, KernelError,
-    clock::WallClock,
+    clock::{Reading, WallClock},
     grace::Grace,
     memory::{MapMemory, Shared},
     object,
@@ -121,6 +121,12 @@ impl Tables {
             region.used4 >= 1 << (self.geometry.slots4_bits - 1)
                 || region.used6 >= 1 << (self.geometry.slots6_bits - 1)
         })
+    }
+
+    /// What the clock program read last.
+    pub fn reading(&self) -> Reading {
+        let control = self.control.read(0);
+        Reading { ticks: control.ticks, ns: control.ticks_ns }
     }
 
     /// Starts a new epoch and waits until no program writes the old one. The wall-clock instant of the
@@ -357,7 +363,7 @@ impl Links {
 
 fn observation4(slot: &Slot4, clock: WallClock, links: &mut Links) -> FlowObservation {
     let address = |word: u64| Ipv4Addr::from((word as u32).to_ne_bytes()).into();
-    let times = (slot.first_ns, slot.last_ns);
+    let times = (slot.first_ns, slot.last);
     observation(
         (address(slot.addresses), address(slot.addresses >> 32)),
         slot.key,
@@ -376,7 +382,7 @@ fn observation6(slot: &Slot6, clock: WallClock, links: &mut Links) -> FlowObserv
         bytes[8..].copy_from_slice(&words[1].to_ne_bytes());
         Ipv6Addr::from(bytes).into()
     };
-    let times = (slot.first_ns, slot.last_ns);
+    let times = (slot.first_ns, slot.last);
     observation(
         (address(slot.src), address(slot.dst)),
         slot.key,
@@ -392,7 +398,7 @@ fn observation(
     (src, dst): (std::net::IpAddr, std::net::IpAddr),
     key: u64,
     (packets, octets): (u64, u64),
-    (first_ns, last_ns): (u64, u64),
+    (first_ns, last): (u64, u64),
     flags: u64,
     clock: WallClock,
     links: &mut Links,
@@ -406,7 +412,7 @@ fn observation(
         packets,
         octets,
         first_ns: clock.wall(first_ns),
-        last_ns: clock.wall(last_ns.max(first_ns)),
+        last_ns: clock.wall(clock.kernel_ns(last).max(first_ns)),
         tcp_flags: flags.tcp,
         first_tcp_flags: flags.first_tcp,
         fragments: flags.fragments,
