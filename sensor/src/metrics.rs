@@ -68,7 +68,7 @@ metrics! {
     frames: counters["interface", "direction"] = "frames_total";
     /// Layer-2 octets of the frames seen by the kernel program
     octets: counters["interface", "direction"] = "octets_total";
-    /// Frames by what became of them: flow, overflow, non_ip, malformed, filtered, unsampled
+    /// Frames by what became of them: flow, overflow, `non_ip`, malformed, filtered, unsampled
     packets: counters["interface", "direction", "verdict"] = "packets_total";
     /// Layer-3 octets counted into flows
     flow_octets: counters["interface", "direction"] = "flow_octets_total";

@@ -68,8 +68,11 @@ fn enhanced(order: Order, interface: u32, time: u64, original: u32, bytes: &[u8]
     block(order, 6, &[&words.map(|word| order.u32(word)).concat(), bytes].concat())
 }
 
-/// Frames as (time, original length, captured length), and how the reading ended.
-fn read(file: &[u8]) -> (Vec<(i64, u32, usize)>, Result<(), String>) {
+/// Time, original length, captured length.
+type Shape = (i64, u32, usize);
+
+/// The frames, and how the reading ended.
+fn read(file: &[u8]) -> (Vec<Shape>, Result<(), String>) {
     let mut frames = Vec::new();
     let mut capture = match Capture::open(file) {
         Ok(capture) => capture,
@@ -196,7 +199,7 @@ fn pcapng_times_follow_their_interface() {
     for order in ORDERS {
         let offset = if order.big { 100_i64.to_be_bytes() } else { 100_i64.to_le_bytes() };
         let nanoseconds = interface(order, 1, &[(9, &[9])]);
-        let binary = interface(order, 1, &[(9, &[0x80 | 10]), (14, &offset)]);
+        let binary = interface(order, 1, &[(9, &[0x8a]), (14, &offset)]);
         let file = [
             section(order),
             interface(order, 1, &[]),

@@ -22,6 +22,16 @@ pub(super) struct Choice {
     /// Empty before the first sight.
     points: SmallVec<[Chosen; 1]>,
     egress: bool,
+    path: Path,
+}
+
+/// The points that packets were last seen to cross beside the counted one: what is known of the path where
+/// a flip falls between a packet's sights. As many as a packet crosses between two bonded, tagged bridges;
+/// inline, since every conversation has two.
+#[derive(Clone, Copy, Debug, Default)]
+struct Path {
+    points: [u8; 7],
+    len: u8,
 }
 
 /// The point that counts in one stack.
@@ -108,6 +118,24 @@ impl Choice {
                 *chosen = Chosen { stack: best.stack, point: best.point, last_ns: best.last_ns };
             }
         }
+    }
+
+    /// The path that packets took last, if this epoch shows none; else this epoch's is remembered.
+    pub(super) fn path(&mut self, seen: SmallVec<[u16; 4]>) -> Box<[u16]> {
+        if seen.is_empty() {
+            return self.path.points[..usize::from(self.path.len)]
+                .iter()
+                .map(|&point| u16::from(point))
+                .collect();
+        }
+        self.path = Path::default();
+        for (kept, point) in self.path.points.iter_mut().zip(&seen) {
+            // The kernel numbers points in a byte.
+            let Ok(point) = u8::try_from(*point) else { break };
+            *kept = point;
+            self.path.len += 1;
+        }
+        seen.into_boxed_slice()
     }
 
     /// Whether what this point saw counts; the rest has crossed.

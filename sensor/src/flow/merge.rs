@@ -201,7 +201,11 @@ impl Merger {
                 icmp_type: leading.first.icmp_type,
                 icmp_code: leading.first.icmp_code,
                 point: leading.first.point,
-                path: path(leading, &scratch.sides, &scratch.crossings),
+                path: conversation.choices[leading.way as usize].path(path(
+                    leading,
+                    &scratch.sides,
+                    &scratch.crossings,
+                )),
             });
         }
         merged.evicted += conversation.trim() as u64;
@@ -323,7 +327,7 @@ fn count(sides: &mut Vec<Side>, place: &Place, flow: &FlowObservation) {
 
 /// The points that a side's packets crossed beside the one that counted them. A tag may change on the way:
 /// what no side carries goes with the earliest.
-fn path(leading: &Side, sides: &[Side], crossings: &[Crossing]) -> Box<[u16]> {
+fn path(leading: &Side, sides: &[Side], crossings: &[Crossing]) -> SmallVec<[u16; 4]> {
     let mine = |way: Way| sides.iter().filter(move |side| side.way == way);
     let is_earliest = mine(leading.way).next().is_some_and(|side| side.link == leading.link);
     let mut path: SmallVec<[u16; 4]> = SmallVec::new();
@@ -334,5 +338,5 @@ fn path(leading: &Side, sides: &[Side], crossings: &[Crossing]) -> Box<[u16]> {
             path.push(crossing.point);
         }
     }
-    path.into_boxed_slice()
+    path
 }

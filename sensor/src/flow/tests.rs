@@ -18,7 +18,7 @@ const RST: u8 = 4;
 fn limits() -> Limits {
     Limits {
         connections: 1_000,
-        idle_timeout: Duration::from_secs(120),
+        idle_timeout: Duration::from_mins(2),
         closed_timeout: Duration::from_secs(10),
     }
 }
@@ -55,7 +55,7 @@ fn epoch(number: u64, points: Vec<PointTotals>, flows: Vec<FlowObservation>) -> 
         window_end_ns: 5_000 * MS * (number as i64 + 1),
         sampling_interval: 1,
         points,
-        links: vec![vec![link::VLAN | 10], vec![link::VLAN | 20]],
+        links: vec![vec![link::VLAN + 10], vec![link::VLAN + 20]],
         flows,
         figures: DrainFigures::default(),
     }
@@ -280,7 +280,7 @@ fn a_routed_connection_that_answers_with_another_tag_is_one() {
     let merged = Merger::new(limits()).merge(epoch(0, router(), flows));
     let [record] = &merged.records[..] else { panic!("one connection") };
     assert_eq!((record.packets, record.reverse_packets), (1, 2));
-    assert_eq!(record.link.as_deref(), Some(&vec![link::VLAN | 10]));
+    assert_eq!(record.link.as_deref(), Some(&vec![link::VLAN + 10]));
 }
 
 #[test]
@@ -432,9 +432,18 @@ proptest! {
     }
 }
 
-/// P3: a table of connections is the sensor's largest piece of memory after the kernel's own.
+/// K7: the path stays known where a flip falls between a packet's two sights.
 #[test]
-fn a_remembered_connection_is_small() {
-    assert!(merge::REMEMBERED_BYTES <= 192, "{} bytes", merge::REMEMBERED_BYTES);
-    assert!(size_of::<Record>() <= 168, "{} bytes", size_of::<Record>());
+fn a_path_is_remembered_until_another_is_seen() {
+    let mut merger = Merger::new(limits());
+    let mut paths = Vec::new();
+    for (number, sights) in (0..).zip([&[0, 3][..], &[0], &[0, 1], &[0]]) {
+        let at = number as i64 * 5_000;
+        let flows = sights.iter().map(|&point| seen(there(), point, 1, at + i64::from(point))).collect();
+        paths.push(merger.merge(epoch(number, router(), flows)).records[0].path.to_vec());
+    }
+    assert_eq!(paths, [[3], [3], [1], [1]]);
 }
+
+/// P3: a table of connections is the sensor's largest piece of memory after the kernel's own.
+const _: () = assert!(merge::REMEMBERED_BYTES <= 208 && size_of::<Record>() <= 168);

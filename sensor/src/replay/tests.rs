@@ -84,7 +84,7 @@ impl Program for Fake {
                 stack: 0,
                 totals: self.totals,
             }],
-            links: vec![vec![link::VLAN | 10], vec![link::VLAN | 20, link::MPLS | 16]],
+            links: vec![vec![link::VLAN + 10], vec![link::VLAN + 20, link::MPLS + 16]],
             flows: self.flows.into_values().collect(),
             figures: DrainFigures::default(),
         })

@@ -6,7 +6,7 @@ use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 
 /// A longer Retry-After is taken for a mistake: nothing should stop a sensor for longer.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(600);
+const MAX_RETRY_AFTER: Duration = Duration::from_mins(10);
 
 /// What came of one attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -18,7 +18,7 @@ const QUARANTINE_BATCHES: usize = 16;
 /// Bytes of them.
 const QUARANTINE_BYTES: usize = 8 << 20;
 /// A failure that goes on is logged again after this time.
-const REMIND: Duration = Duration::from_secs(60);
+const REMIND: Duration = Duration::from_mins(1);
 
 /// How delivery stands, for the health endpoints.
 #[derive(Clone, Debug, Default)]

@@ -162,7 +162,7 @@ mod tests {
                 src_port: number as u16,
                 dst_port: 53,
             },
-            link: (number % 3 == 0).then(|| Arc::new(vec![link::VLAN | (number % 7)])),
+            link: number.is_multiple_of(3).then(|| Arc::new(vec![link::VLAN | (number % 7)])),
             packets: 3,
             octets: 300,
             reverse_packets: 2,
@@ -252,7 +252,7 @@ mod tests {
     fn records_of_the_largest_size_stay_within_the_limits() {
         use rand::{Rng as _, SeedableRng as _};
         let mut random = rand::rngs::StdRng::seed_from_u64(1);
-        let mut large = |number: u32| {
+        let mut large = || {
             let mut word = || random.random::<u64>();
             Record {
                 key: FlowKey {
@@ -280,10 +280,9 @@ mod tests {
                 icmp_code: word() as u8 | 0x80,
                 point: 254,
                 path: (0..16).map(|_| 128 + word() as u16 % 127).collect(),
-                ..record(number)
             }
         };
-        let whole = merged((0..PART_RECORDS as u32).map(&mut large).collect());
+        let whole = merged((0..PART_RECORDS).map(|_| large()).collect());
         let packed = pack(&whole, Uuid::nil()).expect("it packs");
         let [part] = &packed[..] else { panic!("one part") };
         assert!(part.body.len() < limits::MAX_COMPRESSED, "{} bytes", part.body.len());
