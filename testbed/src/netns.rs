@@ -158,7 +158,9 @@ impl Veth {
     }
 }
 
-/// What the kernel itself counted on an interface.
+/// What the kernel itself counted on an interface. Packets are what is on the wire. So are octets, with
+/// Ethernet's header, except on both ends of a veth pair for the direction whose receiver has native XDP
+/// attached: there, the driver counts octets without that header.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     pub rx_octets: u64,
