@@ -21,6 +21,9 @@ fn segmented_tcp_is_counted_as_the_peer_received_it() {
     let receiver = site.member("receiver", 1).expect("a member is made");
     let veth = Veth { arp: true, offloads: true, ..Veth::default() };
     wire((&sender, "tx"), (&receiver, "rx"), veth).expect("the wire is made");
+    for (namespace, interface) in [(&sender, "tx"), (&receiver, "rx")] {
+        namespace.queue(interface).expect("a queue is set");
+    }
     introduce(
         Host { namespace: &sender, interface: "tx", address: SENDER },
         Host { namespace: &receiver, interface: "rx", address: RECEIVER },
@@ -34,6 +37,8 @@ fn segmented_tcp_is_counted_as_the_peer_received_it() {
 
     transfer(&sender, &receiver, RECEIVER, "200M").expect("the bytes are transferred");
 
+    let left = sender.counters("tx").expect("the sender has counters");
+    assert_eq!(left.tx_dropped, 0, "what the hook saw reached the wire");
     let received = || receiver.counters("rx").expect("the receiver has counters");
     let egress = site.ledger_when("sender", "every packet on the wire", |ledger| {
         ledger.point("tx", "egress").frames == received().rx_packets && ledger.balanced

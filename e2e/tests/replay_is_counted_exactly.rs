@@ -59,6 +59,7 @@ fn ends(site: &Site) -> (Namespace, Namespace) {
     let sender = site.member("sender", 0).expect("a member is made");
     let receiver = site.member("receiver", 1).expect("a member is made");
     wire((&sender, "tx"), (&receiver, "rx"), Veth::default()).expect("the wire is made");
+    sender.queue("tx").expect("a queue is set");
     (sender, receiver)
 }
 

@@ -81,6 +81,13 @@ impl Namespace {
         self.launch("ethtool").args(["-K", interface]).args(words).run().map(|_| ())
     }
 
+    /// Puts a queue before an interface. A veth end has none of its own and drops what its peer cannot
+    /// take at once; with a queue, kernels from 6.16 on hold the packet back instead.
+    pub fn queue(&self, interface: &str) -> Result<()> {
+        let queue = ["qdisc", "replace", "dev", interface, "root", "pfifo", "limit", "10000"];
+        self.launch("tc").args(queue).run().map(|_| ())
+    }
+
     /// The hardware address of an interface.
     pub fn mac(&self, interface: &str) -> Result<String> {
         let shown = self.ip(&["-br", "link", "show", "dev", interface])?;

@@ -16,12 +16,14 @@ struct Wanted {
     found: fn(&str) -> bool,
 }
 
-const WANTED: [Wanted; 8] = [
+const WANTED: [Wanted; 10] = [
     Wanted { program: "cc", package: "gcc", found: in_path },
     Wanted { program: "stdlib.h", package: "libc6-dev", found: header },
     Wanted { program: "initdb", package: "postgresql", found: postgres },
     Wanted { program: "tcpreplay", package: "tcpreplay", found: in_path },
     Wanted { program: "ip", package: "iproute2", found: in_path },
+    Wanted { program: "tc", package: "iproute2", found: in_path },
+    Wanted { program: "ss", package: "iproute2", found: in_path },
     Wanted { program: "ethtool", package: "ethtool", found: in_path },
     Wanted { program: "iperf3", package: "iperf3", found: in_path },
     Wanted { program: "setpriv", package: "util-linux", found: in_path },
