@@ -1,9 +1,9 @@
 //! P4: rows a second through the real ingest path, beside COPY of a prepared buffer into the same table.
 //!
 //! Both sides take turns within seconds of each other, with as many connections as there are sensors,
-//! the same rows, one transaction for each 50,000. The one side gets compressed batches over HTTP and does
-//! all that ingest does; the other sends bytes that were made before. Each sensor sends its next batch
-//! when the one before is acknowledged.
+//! the very same rows, one transaction for each 50,000. The one side gets compressed batches over HTTP
+//! and does all that ingest does; the other sends bytes that were made before. Each sensor sends its next
+//! batch when the one before is acknowledged.
 
 use std::pin::pin;
 use std::time::Instant;
@@ -17,6 +17,9 @@ use weir_wire::limits::MAX_RECORDS;
 
 use crate::traffic::{Traffic, now_ns};
 use crate::{Bench, Common, median};
+
+/// Bytes that are handed to the driver at once, as ingest does.
+const PIECE: usize = 128 << 10;
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -44,7 +47,6 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         for index in 0..sensors {
             tokens.push(bench.sensor(&format!("bench-{round}-{index}")).await?);
         }
-        let buffer = prepared_buffer(&bench, &admin, &tokens[0]).await?;
         let mut connections = Vec::new();
         for _ in 0..sensors {
             connections.push(bench.connect().await?);
@@ -56,9 +58,10 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         for turn in 0..=arguments.turns {
             let bodies = bodies(turn, sensors, each)?;
             settle(&admin).await?;
-            let raw_s = raw_turn(&connections, &buffer, each).await?;
-            settle(&admin).await?;
             let ingest_s = ingest_turn(&bench, &tokens, bodies).await?;
+            let buffers = prepared_buffers(&admin, sensors).await?;
+            settle(&admin).await?;
+            let raw_s = raw_turn(&connections, buffers).await?;
             if turn > 0 {
                 raw.push(rows / raw_s);
                 ingest.push(rows / ingest_s);
@@ -89,15 +92,22 @@ async fn settle(admin: &Client) -> anyhow::Result<()> {
     admin.batch_execute(&format!("TRUNCATE {}; CHECKPOINT", partition())).await.context("empty the table")
 }
 
-/// The rows of a stored batch as COPY itself writes them.
-async fn prepared_buffer(bench: &Bench, admin: &Client, token: &str) -> anyhow::Result<Bytes> {
-    let batch = Traffic::new(0).batch(0, now_ns(), MAX_RECORDS);
-    bench.post(token, weir_wire::encode(&batch)?.into()).await?;
-    let copy = format!("COPY {} TO STDOUT (FORMAT binary)", partition());
-    let rows: Vec<Bytes> = admin.copy_out(&copy).await?.try_collect().await?;
-    let mut buffer = BytesMut::new();
-    rows.iter().for_each(|row| buffer.extend_from_slice(row));
-    Ok(buffer.freeze())
+/// The rows of every batch that is stored, as COPY itself writes them, dealt out to the connections.
+async fn prepared_buffers(admin: &Client, connections: usize) -> anyhow::Result<Vec<Vec<Bytes>>> {
+    let table = partition();
+    let batches = admin.query(&format!("SELECT DISTINCT flow_id >> 16 FROM {table} ORDER BY 1"), &[]).await?;
+    let mut dealt = vec![Vec::new(); connections];
+    for (index, row) in batches.iter().enumerate() {
+        let batch: i64 = row.get(0);
+        let copy = format!(
+            "COPY (SELECT * FROM {table} WHERE flow_id >> 16 = {batch} ORDER BY flow_id) TO STDOUT (FORMAT binary)"
+        );
+        let rows: Vec<Bytes> = admin.copy_out(&copy).await?.try_collect().await?;
+        let mut buffer = BytesMut::new();
+        rows.iter().for_each(|row| buffer.extend_from_slice(row));
+        dealt[index % connections].push(buffer.freeze());
+    }
+    Ok(dealt)
 }
 
 /// Batches of every sensor, ready to be sent.
@@ -115,14 +125,14 @@ fn bodies(turn: usize, sensors: usize, each: usize) -> anyhow::Result<Vec<Vec<By
         .collect()
 }
 
-async fn raw_turn(connections: &[Client], buffer: &Bytes, each: usize) -> anyhow::Result<f64> {
+async fn raw_turn(connections: &[Client], buffers: Vec<Vec<Bytes>>) -> anyhow::Result<f64> {
     let started = Instant::now();
-    let work = connections.iter().map(|client| async move {
-        for _ in 0..each {
+    let work = connections.iter().zip(buffers).map(|(client, buffers)| async move {
+        for buffer in buffers {
             let copy = format!("COPY {} FROM STDIN (FORMAT binary)", partition());
             let mut sink = pin!(client.copy_in::<_, Bytes>(&copy).await?);
-            for at in (0..buffer.len()).step_by(128 << 10) {
-                sink.send(buffer.slice(at..buffer.len().min(at + (128 << 10)))).await?;
+            for at in (0..buffer.len()).step_by(PIECE) {
+                sink.send(buffer.slice(at..buffer.len().min(at + PIECE))).await?;
             }
             sink.finish().await?;
         }

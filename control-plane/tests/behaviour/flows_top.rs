@@ -91,7 +91,7 @@ async fn a8_many_rows_are_ranked_from_rollups_with_exact_totals() {
         let mut flows: Vec<_> = (0..40_000_u32)
             .map(|i| flow((0x0b00_0000 + i).to_be_bytes(), [192, 0, (i % 256) as u8, (i / 256) as u8], 80, 1))
             .collect();
-        flows.push(flow([10, 0, 0, 1], [192, 0, 2, 80], 443, 1_000_000));
+        flows.push(flow([10, 0, 0, 1], [203, 0, 113, 80], 443, 1_000_000));
         plane.store(&token, &batch(1, epoch, start + (epoch as i64) * 1_200 * SECOND, flows)).await;
     }
     let (from, to) = (rfc3339(start), rfc3339(start + 2 * 3_600 * SECOND));
