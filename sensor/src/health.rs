@@ -123,3 +123,68 @@ impl Health {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn health(last_drain: Option<Duration>, delivery: Option<Status>) -> Health {
+        let now = std::time::Instant::now();
+        let ago = |age: Duration| now.checked_sub(age).expect("the machine has been up for a minute");
+        let pulse = Pulse { last_drain: last_drain.map(ago), epoch: Duration::from_secs(5) };
+        Health {
+            metrics: Arc::new(Metrics::new().expect("metrics")),
+            pulse: watch::channel(pulse).1,
+            delivery: delivery.map(|status| watch::channel(status).1),
+            started: now,
+        }
+    }
+
+    async fn get(health: Health, path: &str) -> (StatusCode, String) {
+        let listener = bind(([127, 0, 0, 1], 0).into()).await.expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        tokio::spawn(serve(listener, health));
+        let answer = reqwest::get(format!("http://{address}{path}")).await.expect("it answers");
+        (answer.status(), answer.text().await.expect("text"))
+    }
+
+    /// O3: capture running, batches arriving.
+    #[tokio::test]
+    async fn readiness_is_that_epochs_are_drained_and_batches_arrive() {
+        let (young, old) = (Duration::from_secs(1), Duration::from_secs(40));
+        let success = Status { last_success: Some(SystemTime::now()), ..Status::default() };
+        let failing = |since: Duration| Status {
+            failing_since: SystemTime::now().checked_sub(since),
+            last_failure: Some("server: out of cheese".to_owned()),
+            ..success.clone()
+        };
+        for (last_drain, delivery, live, ready) in [
+            (None, None, 200, 200),
+            (Some(young), None, 200, 200),
+            (Some(old), None, 503, 503),
+            (Some(young), Some(Status::default()), 200, 503),
+            (Some(young), Some(success.clone()), 200, 200),
+            (Some(young), Some(failing(young)), 200, 200),
+            (Some(young), Some(failing(AWAY * 2)), 200, 503),
+        ] {
+            let health = health(last_drain, delivery);
+            let (status, text) = get(health.clone(), "/healthz").await;
+            assert_eq!(status.as_u16(), live, "{text}");
+            let (status, text) = get(health, "/readyz").await;
+            assert_eq!(status.as_u16(), ready, "{text}");
+            assert!(
+                serde_json::from_str::<serde_json::Value>(&text)
+                    .is_ok_and(|json| json["ready"] == (ready == 200))
+            );
+        }
+        let (_, text) = get(health(Some(young), Some(failing(AWAY * 2))), "/readyz").await;
+        assert!(text.contains("out of cheese"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn metrics_are_served() {
+        let (status, text) = get(health(None, None), "/metrics").await;
+        assert_eq!(status, StatusCode::OK);
+        assert!(text.contains("# TYPE weir_sensor_drains_total counter"), "{text}");
+    }
+}

@@ -217,12 +217,17 @@ impl Merger {
     fn forget(&mut self, now_ns: i64) -> u64 {
         let silence = |timeout: Duration| i64::try_from(timeout.as_nanos()).unwrap_or(i64::MAX);
         let (idle, closed) = (silence(self.limits.idle_timeout), silence(self.limits.closed_timeout));
+        let connections = &mut self.connections;
         self.conversations.retain(|_, conversation| {
-            let limit = if conversation.has_ended() { closed } else { idle };
-            now_ns.saturating_sub(conversation.last_ns) <= limit
+            let silent = now_ns.saturating_sub(conversation.last_ns);
+            // Most are younger than either: one comparison.
+            let stays =
+                silent <= closed.min(idle) || silent <= if conversation.has_ended() { closed } else { idle };
+            if !stays {
+                *connections -= conversation.connections.len();
+            }
+            stays
         });
-        self.connections =
-            self.conversations.values().map(|conversation| conversation.connections.len()).sum();
         let mut evicted = 0;
         if self.connections > self.limits.connections {
             let mut ages: Vec<(i64, Tuple)> = self
