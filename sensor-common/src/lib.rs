@@ -18,7 +18,7 @@ mod slot;
 pub use counters::{Control, Counters, HalfControl, PointEntry, Region, Wakeup, wake};
 pub use filter::FilterRule;
 pub use link::LinkStack;
-pub use slot::{Flags, Key, Slot4, Slot6, TICKS, fragment};
+pub use slot::{Count, Flags, Key, Slot4, Slot6, TICKS, fragment};
 
 /// Version of the layout of every shared type; stored beside tables that outlive the sensor.
 pub const LAYOUT_VERSION: u32 = 1;

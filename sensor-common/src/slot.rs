@@ -1,6 +1,6 @@
 //! Flow slots: one for each unidirectional flow, CPU, half and observation point.
 //!
-//! A slot with `packets == 0` is free. The kernel writes a slot only from the CPU that owns its region;
+//! A slot whose count is 0 is free. The kernel writes a slot only from the CPU that owns its region;
 //! the sensor reads and zeroes it only while no program can write its half.
 
 /// The last word of a flow key: everything but the addresses.
@@ -51,6 +51,34 @@ impl Key {
 
 /// Set in a slot's `last` where it is a number of ticks (jiffies) and not of nanoseconds.
 pub const TICKS: u64 = 1 << 63;
+
+/// The word that counts: packets in the low 48 bits, above them the flags that packets add to, so that a
+/// packet which finds its flow writes them at once. 2^48 packets on one CPU in one epoch are out of reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Count(pub u64);
+
+impl Count {
+    const FLAGS_SHIFT: u32 = 48;
+
+    /// `packets` more, with packed `flags` of which the accumulating ones are kept.
+    #[inline(always)]
+    #[must_use]
+    pub const fn add(self, packets: u64, flags: u64) -> Self {
+        Self((self.0 + packets) | (flags & Flags::ACCUMULATED) << Self::FLAGS_SHIFT)
+    }
+
+    #[inline(always)]
+    #[must_use]
+    pub const fn packets(self) -> u64 {
+        self.0 & ((1 << Self::FLAGS_SHIFT) - 1)
+    }
+
+    /// Packed flags, the accumulating ones only.
+    #[must_use]
+    pub const fn flags(self) -> u64 {
+        self.0 >> Self::FLAGS_SHIFT
+    }
+}
 
 /// What a slot remembers of its packets beside counts and times.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -112,12 +140,13 @@ pub struct Slot4 {
     pub addresses: u64,
     /// [`Key::pack`].
     pub key: u64,
-    pub packets: u64,
+    /// [`Count`].
+    pub count: u64,
     /// Layer-3 octets.
     pub octets: u64,
     /// Kernel clock: nanoseconds, or ticks with [`TICKS`] set.
     pub last: u64,
-    /// [`Flags::pack`].
+    /// [`Flags::pack`] of the first packet.
     pub flags: u64,
     /// Kernel clock, nanoseconds.
     pub first_ns: u64,
@@ -133,12 +162,13 @@ pub struct Slot6 {
     pub dst: [u64; 2],
     /// [`Key::pack`].
     pub key: u64,
-    pub packets: u64,
+    /// [`Count`].
+    pub count: u64,
     /// Layer-3 octets.
     pub octets: u64,
     /// Kernel clock: nanoseconds, or ticks with [`TICKS`] set.
     pub last: u64,
-    /// [`Flags::pack`].
+    /// [`Flags::pack`] of the first packet.
     pub flags: u64,
     /// Kernel clock, nanoseconds.
     pub first_ns: u64,
@@ -159,5 +189,13 @@ mod tests {
         let flags = Flags { tcp: 0x12, fragments: 5, first_tcp: 2, icmp_type: 128, icmp_code: 255 };
         assert_eq!(Flags::unpack(flags.pack()), flags);
         assert_eq!(flags.pack() & Flags::ACCUMULATED, 0x0512);
+    }
+
+    #[test]
+    fn a_count_keeps_packets_and_flags_apart() {
+        let syn = Flags { tcp: 2, first_tcp: 2, ..Flags::default() };
+        let ack = Flags { tcp: 0x10, fragments: fragment::FIRST, icmp_code: 7, ..Flags::default() };
+        let count = Count(0).add(1, syn.pack()).add(41, ack.pack());
+        assert_eq!((count.packets(), count.flags()), (42, 0x0112));
     }
 }

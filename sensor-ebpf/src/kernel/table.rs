@@ -3,7 +3,7 @@
 //! One writer per slot: a region belongs to one CPU, and the programs run with bottom halves off. So there
 //! are no locks, no atomics and no lost increments here.
 
-use weir_sensor_common::{Flags, PROBE, Region, Slot4, Slot6};
+use weir_sensor_common::{Count, PROBE, Region, Slot4, Slot6};
 use weir_sensor_ebpf::{Headers, Ipv4, Ipv6, hash4, hash6};
 
 use super::{
@@ -38,7 +38,7 @@ pub trait Table {
 
 /// The part of a slot that both tables have.
 pub struct Fields<'a> {
-    pub packets: &'a mut u64,
+    pub count: &'a mut u64,
     pub octets: &'a mut u64,
     pub last: &'a mut u64,
     pub first_ns: &'a mut u64,
@@ -67,7 +67,7 @@ pub fn find<T: Table>(table: &T, region: u32, key: u64) -> Place<T::Slot> {
         if table.holds(key, view) {
             return Place::Found(slot);
         }
-        if *T::fields(view).packets == 0 {
+        if *T::fields(view).count == 0 {
             return Place::Free(slot);
         }
     }
@@ -77,7 +77,7 @@ pub fn find<T: Table>(table: &T, region: u32, key: u64) -> Place<T::Slot> {
 /// Adds to a slot that holds the flow.
 #[inline(always)]
 pub fn add(fields: Fields<'_>, addition: Addition, flags: u64, now: u64) {
-    *fields.packets += addition.packets;
+    *fields.count = Count(*fields.count).add(addition.packets, flags).0;
     *fields.octets += addition.octets;
     if WEIR_REPLAY.load() == 0 {
         *fields.last = now;
@@ -85,11 +85,6 @@ pub fn add(fields: Fields<'_>, addition: Addition, flags: u64, now: u64) {
         // A capture's clock may go backwards.
         *fields.first_ns = (*fields.first_ns).min(now);
         *fields.last = (*fields.last).max(now);
-    }
-    let known = *fields.flags;
-    let flags = known | flags & Flags::ACCUMULATED;
-    if flags != known {
-        *fields.flags = flags;
     }
 }
 
@@ -102,7 +97,7 @@ pub fn start<T: Table>(table: &T, key: u64, slot: &mut T::Slot, addition: Additi
     *fields.first_ns = now_ns;
     *fields.last = now_ns;
     *fields.flags = table.headers().flags;
-    *fields.packets = addition.packets;
+    *fields.count = Count(0).add(addition.packets, table.headers().flags).0;
 }
 
 impl Table for Ipv4 {
@@ -137,7 +132,7 @@ impl Table for Ipv4 {
     #[inline(always)]
     fn fields(slot: &mut Slot4) -> Fields<'_> {
         Fields {
-            packets: &mut slot.packets,
+            count: &mut slot.count,
             octets: &mut slot.octets,
             last: &mut slot.last,
             first_ns: &mut slot.first_ns,
@@ -204,7 +199,7 @@ impl Table for Ipv6 {
     #[inline(always)]
     fn fields(slot: &mut Slot6) -> Fields<'_> {
         Fields {
-            packets: &mut slot.packets,
+            count: &mut slot.count,
             octets: &mut slot.octets,
             last: &mut slot.last,
             first_ns: &mut slot.first_ns,

@@ -45,11 +45,7 @@ impl WallClock {
 
     /// For a replay, whose clock is the capture's.
     pub const fn of_capture() -> Self {
-        Self {
-            offset_ns: 0,
-            from: Reading { ticks: 0, ns: 0 },
-            to: Reading { ticks: 0, ns: 0 },
-        }
+        Self { offset_ns: 0, from: Reading { ticks: 0, ns: 0 }, to: Reading { ticks: 0, ns: 0 } }
     }
 
     /// Nanoseconds since the Unix epoch, of kernel nanoseconds.
@@ -89,10 +85,8 @@ mod tests {
 
     #[test]
     fn ticks_become_nanoseconds_by_interpolation() {
-        let clock = WallClock::of_capture().between(
-            Reading { ticks: 1000, ns: 8_000_000_000 },
-            Reading { ticks: 1250, ns: 9_000_000_000 },
-        );
+        let clock = WallClock::of_capture()
+            .between(Reading { ticks: 1000, ns: 8_000_000_000 }, Reading { ticks: 1250, ns: 9_000_000_000 });
         assert_eq!(clock.kernel_ns(TICKS | 1000), 8_000_000_000);
         assert_eq!(clock.kernel_ns(TICKS | 1125), 8_500_000_000);
         assert_eq!(clock.kernel_ns(TICKS | 1251), 9_000_000_000, "a tick that began after the reading");

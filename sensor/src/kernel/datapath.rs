@@ -170,7 +170,9 @@ impl Datapath {
         };
         let mut options = TestRunOptions::new();
         options.data_in = Some(&[0; 14]);
-        program.test_run(options).map_err(|source| KernelError::Run { octets: 14, source: Box::new(source) })?;
+        program
+            .test_run(options)
+            .map_err(|source| KernelError::Run { octets: 14, source: Box::new(source) })?;
         Ok(self.tables.reading())
     }
 

@@ -46,11 +46,7 @@ pub enum Clock {
 }
 
 /// Loads maps and relocates programs; programs go to the kernel one by one, when they are wanted.
-pub fn load(
-    settings: &Settings,
-    geometry: Geometry,
-    clock: Clock,
-) -> Result<Ebpf, KernelError> {
+pub fn load(settings: &Settings, geometry: Geometry, clock: Clock) -> Result<Ebpf, KernelError> {
     let seed: u64 = rand::random();
     let replay = u8::from(clock == Clock::Replay);
     let level = settings.log_level.level();

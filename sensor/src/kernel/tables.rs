@@ -14,7 +14,9 @@ use aya::{
     Ebpf, Pod,
     maps::{Array, HashMap, MapData},
 };
-use weir_sensor_common::{self as layout, Control, Counters, Flags, HalfControl, Key, Region, Slot4, Slot6};
+use weir_sensor_common::{
+    self as layout, Control, Count, Counters, Flags, HalfControl, Key, Region, Slot4, Slot6,
+};
 use weir_wire::Totals;
 
 use super::{
@@ -197,7 +199,7 @@ impl Tables {
                 &self.flows4,
                 range,
                 region.used4,
-                |slot| slot.packets,
+                |slot| slot.count,
                 |index, slot| {
                     held.slots4.push(index);
                     flows.push(observation4(slot, clock, &mut links));
@@ -208,7 +210,7 @@ impl Tables {
                 &self.flows6,
                 range,
                 region.used6,
-                |slot| slot.packets,
+                |slot| slot.count,
                 |index, slot| {
                     held.slots6.push(index);
                     flows.push(observation6(slot, clock, &mut links));
@@ -295,7 +297,7 @@ fn used<T: Shared>(
     memory: &MapMemory<T>,
     range: std::ops::Range<usize>,
     used: u64,
-    packets: impl Fn(&T) -> u64,
+    count: impl Fn(&T) -> u64,
     mut visit: impl FnMut(u32, &T),
 ) {
     let mut left = used;
@@ -304,7 +306,7 @@ fn used<T: Shared>(
         if left == 0 {
             break;
         }
-        if packets(slot) != 0 {
+        if count(slot) != 0 {
             left -= 1;
             visit((start + offset) as u32, slot);
         }
@@ -367,7 +369,7 @@ fn observation4(slot: &Slot4, clock: WallClock, links: &mut Links) -> FlowObserv
     observation(
         (address(slot.addresses), address(slot.addresses >> 32)),
         slot.key,
-        (slot.packets, slot.octets),
+        (Count(slot.count), slot.octets),
         times,
         slot.flags,
         clock,
@@ -386,7 +388,7 @@ fn observation6(slot: &Slot6, clock: WallClock, links: &mut Links) -> FlowObserv
     observation(
         (address(slot.src), address(slot.dst)),
         slot.key,
-        (slot.packets, slot.octets),
+        (Count(slot.count), slot.octets),
         times,
         slot.flags,
         clock,
@@ -397,19 +399,19 @@ fn observation6(slot: &Slot6, clock: WallClock, links: &mut Links) -> FlowObserv
 fn observation(
     (src, dst): (std::net::IpAddr, std::net::IpAddr),
     key: u64,
-    (packets, octets): (u64, u64),
+    (count, octets): (Count, u64),
     (first_ns, last): (u64, u64),
     flags: u64,
     clock: WallClock,
     links: &mut Links,
 ) -> FlowObservation {
     let key = Key::unpack(key);
-    let flags = Flags::unpack(flags);
+    let flags = Flags::unpack(flags | count.flags());
     FlowObservation {
         key: FlowKey { src, dst, protocol: key.protocol, src_port: key.src_port, dst_port: key.dst_port },
         point: key.point.into(),
         link: links.resolve(key.link),
-        packets,
+        packets: count.packets(),
         octets,
         first_ns: clock.wall(first_ns),
         last_ns: clock.wall(clock.kernel_ns(last).max(first_ns)),
