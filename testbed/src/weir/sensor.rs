@@ -26,6 +26,8 @@ pub struct Watch {
     pub interfaces: Vec<(String, &'static str, &'static str)>,
     /// Further TOML, at the top level or in tables that are not written here.
     pub more: String,
+    /// Port of its metrics; a free one unless set.
+    pub metrics_port: Option<u16>,
 }
 
 impl Watch {
@@ -36,6 +38,7 @@ impl Watch {
             epoch: Duration::from_millis(50),
             interfaces: vec![(name.to_owned(), ingress, egress)],
             more: String::new(),
+            metrics_port: None,
         }
     }
 
@@ -79,7 +82,8 @@ impl Sensor {
     /// Starts one and waits until its programs are attached.
     pub fn start(program: &Path, watch: &Watch, url: &str, token: &str, place: &Place) -> Result<Self> {
         let folder = Scratch::new("sensor")?;
-        let metrics = SocketAddr::new(place.address, place.free_port()?);
+        let port = watch.metrics_port.map_or_else(|| place.free_port(), Ok)?;
+        let metrics = SocketAddr::new(place.address, port);
         let path = |name: &str| folder.path().join(name);
         let config = watch.config(url, &path("token"), metrics);
         for (name, text) in [("config.toml", config.as_str()), ("token", token)] {

@@ -56,7 +56,7 @@ pub struct Args {
 
 /// How long the last epoch may take to arrive; a healthy system needs its epoch and a second.
 const ARRIVES_WITHIN: Duration = Duration::from_mins(1);
-const POLL: Duration = Duration::from_millis(200);
+const POLL: Duration = Duration::from_millis(50);
 
 /// What went over the wire, as two others count it.
 struct Wire {
@@ -107,11 +107,15 @@ pub fn run(args: &Args) -> Result<()> {
 /// The ledger, once it shows all that was received; or as it is after [`ARRIVES_WITHIN`].
 fn arrival(weir: &Weir, interface: &str, wire: Option<&Wire>, interrupt: &Interrupt) -> Result<Ledger> {
     screen::step("waiting until all of it is in Postgres");
-    let deadline = Instant::now() + ARRIVES_WITHIN;
+    let began = Instant::now();
+    let deadline = began + ARRIVES_WITHIN;
     loop {
         let ledger = weir.ledger()?;
         let seen = ledger.point(interface, "ingress").frames;
         let complete = wire.is_none_or(|wire| seen >= wire.received.rx_packets) && ledger.balanced;
+        if complete {
+            screen::detail(&format!("{} ms after the last frame", began.elapsed().as_millis()));
+        }
         if complete || Instant::now() >= deadline {
             return Ok(ledger);
         }

@@ -20,6 +20,8 @@ pub const SENSOR: &str = "demo";
 const DATABASE: &str = "weir";
 /// The control plane's port inside the receiver's namespace, where nothing else is.
 const PORT: u16 = 8080;
+/// And the sensor's.
+const METRICS_PORT: u16 = 9465;
 const EPOCH: Duration = Duration::from_millis(500);
 /// The ends of the wire.
 const SENDS: &str = "source";
@@ -32,6 +34,8 @@ pub enum Scene {
         interface: String,
     },
     Namespaces {
+        /// Before the namespaces: it goes at once, they go when the kernel gets to it.
+        _host_link: HostLink,
         sender: Namespace,
         receiver: Namespace,
         /// The receiver's address on the link to the host.
@@ -53,8 +57,8 @@ impl Scene {
             End { namespace: Some(&sender), interface: SENDS },
             End { namespace: Some(&receiver), interface: RECEIVES },
         )?;
-        let address = link_to_host(&receiver)?;
-        Ok(Self::Namespaces { sender, receiver, address })
+        let (_host_link, address) = HostLink::to(&receiver)?;
+        Ok(Self::Namespaces { _host_link, sender, receiver, address })
     }
 
     /// The interface that the sensor watches.
@@ -86,21 +90,36 @@ impl Scene {
     }
 }
 
-/// A veth pair between the host and the namespace, in a /30 of 198.18.0.0/15, which RFC 2544 sets aside
-/// for tests. Gives the namespace's address.
-fn link_to_host(namespace: &Namespace) -> Result<Ipv4Addr> {
-    const INSIDE: &str = "host";
-    let process = std::process::id();
-    let outside = format!("weir{process}");
-    Veth { arp: true, offloads: true, ..Veth::default() }.join(
-        End { namespace: None, interface: &outside },
-        End { namespace: Some(namespace), interface: INSIDE },
-    )?;
-    let network = u32::from(Ipv4Addr::new(198, 18, 0, 0)) + (process % (1 << 15)) * 4;
-    let (host, inside) = (Ipv4Addr::from(network + 1), Ipv4Addr::from(network + 2));
-    netns::ip(&["addr", "add", &format!("{host}/30"), "dev", &outside])?;
-    namespace.ip(&["addr", "add", &format!("{inside}/30"), "dev", INSIDE])?;
-    Ok(inside)
+/// A veth pair between the host and a namespace, in a /30 of 198.18.0.0/15, which RFC 2544 sets aside for
+/// tests. Goes on drop.
+pub struct HostLink {
+    interface: String,
+}
+
+impl HostLink {
+    /// Gives the namespace's address, too.
+    fn to(namespace: &Namespace) -> Result<(Self, Ipv4Addr)> {
+        const INSIDE: &str = "host";
+        let process = std::process::id();
+        let link = Self { interface: format!("weir{process}") };
+        Veth { arp: true, offloads: true, ..Veth::default() }.join(
+            End { namespace: None, interface: &link.interface },
+            End { namespace: Some(namespace), interface: INSIDE },
+        )?;
+        let network = u32::from(Ipv4Addr::new(198, 18, 0, 0)) + (process % (1 << 15)) * 4;
+        let (host, inside) = (Ipv4Addr::from(network + 1), Ipv4Addr::from(network + 2));
+        netns::ip(&["addr", "add", &format!("{host}/30"), "dev", &link.interface])?;
+        namespace.ip(&["addr", "add", &format!("{inside}/30"), "dev", INSIDE])?;
+        Ok((link, inside))
+    }
+}
+
+impl Drop for HostLink {
+    fn drop(&mut self) {
+        if let Err(error) = netns::ip(&["link", "delete", "dev", &self.interface]) {
+            eprintln!("delete {}: {error}", self.interface);
+        }
+    }
 }
 
 /// Weir with one sensor. Fields are in the order in which they end.
@@ -130,7 +149,9 @@ impl Weir {
         interrupt.check()?;
         screen::step(&format!("starting the sensor on {}", scene.interface()));
         let token = control_plane.add_sensor(SENSOR)?;
-        let watch = Watch { epoch: EPOCH, ..Watch::interface(scene.interface(), "auto", "auto") };
+        let metrics_port = matches!(scene, Scene::Namespaces { .. }).then_some(METRICS_PORT);
+        let watch =
+            Watch { epoch: EPOCH, metrics_port, ..Watch::interface(scene.interface(), "auto", "auto") };
         let sensor = Sensor::start(&programs.sensor, &watch, &control_plane.url(), &token, &place)?;
         interrupt.check()?;
         Ok(Self { sensor, control_plane, _postgres: postgres })
