@@ -245,17 +245,19 @@ fn remedy(error: &ProgramError, interface: &Interface, native: bool) -> String {
     }
 }
 
-/// Who holds the XDP hook, as far as `ip` can tell.
 fn taken(interface: &Interface) -> KernelError {
-    let named = std::process::Command::new("ip")
+    let (id, program) = xdp_holder(interface).unwrap_or((0, "unknown".to_owned()));
+    KernelError::XdpTaken { interface: interface.name.clone(), id, program }
+}
+
+/// Who holds the XDP hook, id and name, as far as `ip` can tell.
+pub(super) fn xdp_holder(interface: &Interface) -> Option<(u32, String)> {
+    let output = std::process::Command::new("ip")
         .args(["-json", "-details", "link", "show", "dev", &interface.name])
         .output()
-        .ok()
-        .and_then(|output| serde_json::from_slice::<serde_json::Value>(&output.stdout).ok())
-        .map(|links| links[0]["xdp"]["prog"].clone());
-    let (id, program) = named.map_or((0, None), |program| {
-        (program["id"].as_u64().unwrap_or(0) as u32, program["name"].as_str().map(str::to_owned))
-    });
-    let program = program.unwrap_or_else(|| "unknown".to_owned());
-    KernelError::XdpTaken { interface: interface.name.clone(), id, program }
+        .ok()?;
+    let links: serde_json::Value = serde_json::from_slice(&output.stdout).ok()?;
+    let program = &links[0]["xdp"]["prog"];
+    let id = program["id"].as_u64()? as u32;
+    Some((id, program["name"].as_str().unwrap_or("unnamed").to_owned()))
 }

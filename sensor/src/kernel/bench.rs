@@ -5,12 +5,17 @@ use std::{path::Path, time::Duration};
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, ProgramArray},
+    maps::{Array, ProgramArray, RingBuf},
     programs::{Program, ProgramFd, TestRun, TestRunOptions},
 };
 
+use nix::{
+    sched::{CpuSet, sched_setaffinity},
+    unistd::Pid,
+};
+
 use super::{
-    Drained, Geometry, KernelError, Settings, TableSizes,
+    Drained, Geometry, KernelError, Settings, TableSizes, Wakeup,
     attach::Programs,
     clock::WallClock,
     object::{self, Clock, Features},
@@ -109,19 +114,12 @@ impl Rig {
     /// Nanoseconds a packet over `packets` packets of `flows` flows, chosen at random for each packet:
     /// the subject's and the empty program's of the same kind, generator included in both.
     pub fn measure(&mut self, subject: Subject, flows: u32, packets: u32) -> Result<(u64, u64), KernelError> {
-        let with_frags = match subject {
-            Subject::Weir => self.hook == Hook::Xdp && self.features.xdp_frags,
-            _ => false,
-        };
-        let (generator, empty) = match (self.hook, with_frags) {
-            (Hook::Xdp, true) => ("generate_xdp_frags", "empty_xdp_frags"),
-            (Hook::Xdp, false) => ("generate_xdp", "empty_xdp"),
-            (Hook::Tc, _) => ("generate_tc", "empty_tc"),
-        };
+        let with_frags = self.with_frags(subject);
+        let (generator, empty) = self.programs(subject);
         self.set_flows(flows)?;
         let array = if with_frags { "WEIR_BENCH_NEXT_FRAGS" } else { "WEIR_BENCH_NEXT" };
         self.call(array, &fd(&self.bench, empty)?)?;
-        let empty_ns = self.run(generator, packets)?;
+        let empty_ns = run(&self.bench, &self.frame, generator, packets)?;
         let subject = match (subject, self.hook) {
             (Subject::Weir, _) => fd(&self.weir, self.weir_program)?,
             (Subject::LruPerCpuHash, Hook::Xdp) => fd(&self.bench, "lru_xdp")?,
@@ -136,7 +134,7 @@ impl Rig {
             }
         };
         self.call(array, &subject)?;
-        Ok((self.run(generator, packets)?, empty_ns))
+        Ok((run(&self.bench, &self.frame, generator, packets)?, empty_ns))
     }
 
     /// Drains what was counted; the time that reading took is in its figures, the time to zero beside it.
@@ -165,6 +163,68 @@ impl Rig {
         Ok((drained, release))
     }
 
+    /// Counts `packets` packets on each of `cpus` while this thread drains without a pause: what came in and
+    /// what came out. Flows are chosen at random among `flows`.
+    pub fn drain_under_load(
+        &mut self,
+        cpus: &[usize],
+        flows: u32,
+        packets: u32,
+    ) -> Result<UnderLoad, KernelError> {
+        self.set_flows(flows)?;
+        let array = if self.with_frags(Subject::Weir) { "WEIR_BENCH_NEXT_FRAGS" } else { "WEIR_BENCH_NEXT" };
+        self.call(array, &fd(&self.weir, self.weir_program)?)?;
+        let (generator, _) = self.programs(Subject::Weir);
+        let mut counted = UnderLoad::default();
+        let (bench, frame, tables) = (&self.bench, &self.frame, &mut self.tables);
+        std::thread::scope(|scope| {
+            let feeders: Vec<_> = cpus
+                .iter()
+                .map(|cpu| {
+                    scope.spawn(move || {
+                        pin(*cpu)?;
+                        run(bench, frame, generator, packets)
+                    })
+                })
+                .collect();
+            while feeders.iter().any(|feeder| !feeder.is_finished()) {
+                counted.drain(tables)?;
+            }
+            for feeder in feeders {
+                feeder.join().map_err(|_| KernelError::MissingMap("a feeding thread"))??;
+                counted.sent += u64::from(packets);
+            }
+            // What was counted after the last flip.
+            counted.drain(tables)
+        })?;
+        Ok(counted)
+    }
+
+    /// Wake-ups that the programs have sent; they can be taken once.
+    pub fn wakeups(&mut self) -> Result<Vec<Wakeup>, KernelError> {
+        const MAP: &str = "WEIR_WAKEUPS";
+        let mut ring =
+            RingBuf::try_from(object::take(&mut self.weir, MAP)?).map_err(KernelError::map(MAP))?;
+        let mut wakeups = Vec::new();
+        while let Some(item) = ring.next() {
+            wakeups.extend(super::wakeups::parse(&item));
+        }
+        Ok(wakeups)
+    }
+
+    fn with_frags(&self, subject: Subject) -> bool {
+        subject == Subject::Weir && self.hook == Hook::Xdp && self.features.xdp_frags
+    }
+
+    /// Generator and empty program that go with a subject.
+    fn programs(&self, subject: Subject) -> (&'static str, &'static str) {
+        match (self.hook, self.with_frags(subject)) {
+            (Hook::Xdp, true) => ("generate_xdp_frags", "empty_xdp_frags"),
+            (Hook::Xdp, false) => ("generate_xdp", "empty_xdp"),
+            (Hook::Tc, _) => ("generate_tc", "empty_tc"),
+        }
+    }
+
     fn set_flows(&mut self, flows: u32) -> Result<(), KernelError> {
         const MAP: &str = "WEIR_BENCH_MASK";
         let map = self.bench.map_mut(MAP).ok_or(KernelError::MissingMap(MAP))?;
@@ -177,20 +237,58 @@ impl Rig {
         let mut next = ProgramArray::try_from(map).map_err(KernelError::map(array))?;
         next.set(0, program, 0).map_err(KernelError::map(array))
     }
+}
 
-    fn run(&self, generator: &'static str, packets: u32) -> Result<u64, KernelError> {
-        let mut options = TestRunOptions::new();
-        options.data_in = Some(&self.frame);
-        options.repeat = packets;
-        let result = match self.bench.program(generator) {
-            Some(Program::Xdp(program)) => program.test_run(options),
-            Some(Program::SchedClassifier(program)) => program.test_run(options),
-            _ => return Err(KernelError::MissingMap(generator)),
-        };
-        let result = result
-            .map_err(|source| KernelError::Run { octets: self.frame.len(), source: Box::new(source) })?;
-        Ok(result.duration.as_nanos() as u64)
+/// What went into the tables and what came out of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UnderLoad {
+    /// Packets that the generator sent.
+    pub sent: u64,
+    /// Frames by the programs' own count, packets in drained slots, packets that found no slot.
+    pub frames: u64,
+    pub in_flows: u64,
+    pub overflow: u64,
+    pub drains: u64,
+}
+
+impl UnderLoad {
+    fn drain(&mut self, tables: &mut Tables) -> Result<(), KernelError> {
+        const POINTS: [u8; 2] = [1, 2];
+        let clock = WallClock::measure();
+        let epoch = tables.epoch();
+        tables.flip(clock)?;
+        let half = tables.read(clock)?;
+        self.in_flows += half.flows.iter().map(|flow| flow.packets).sum::<u64>();
+        for point in POINTS {
+            let counters = tables.counters(epoch, point);
+            self.frames += counters.frames;
+            self.overflow += counters.overflow;
+        }
+        tables.release(epoch)?;
+        self.drains += 1;
+        Ok(())
     }
+}
+
+fn pin(cpu: usize) -> Result<(), KernelError> {
+    let mut cpus = CpuSet::new();
+    cpus.set(cpu)
+        .and_then(|()| sched_setaffinity(Pid::from_raw(0), &cpus))
+        .map_err(|errno| KernelError::System { what: "stay on one CPU", source: errno.into() })
+}
+
+fn run(bench: &Ebpf, frame: &[u8], generator: &'static str, packets: u32) -> Result<u64, KernelError> {
+    let mut options = TestRunOptions::new();
+    options.data_in = Some(frame);
+    options.repeat = packets;
+    let result = match bench.program(generator) {
+        Some(Program::Xdp(program)) => program.test_run(options),
+        Some(Program::SchedClassifier(program)) => program.test_run(options),
+        _ => return Err(KernelError::MissingMap(generator)),
+    };
+    let result =
+        result.map_err(|source| KernelError::Run { octets: frame.len(), source: Box::new(source) })?;
+    Ok(result.duration.as_nanos() as u64)
 }
 
 fn fd(object: &Ebpf, program: &str) -> Result<ProgramFd, KernelError> {

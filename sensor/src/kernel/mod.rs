@@ -6,6 +6,7 @@
 
 mod attach;
 pub mod bench;
+mod check;
 mod clock;
 mod datapath;
 mod drained;
@@ -22,6 +23,7 @@ mod tables;
 mod wakeups;
 
 pub use attach::{Attachment, EgressMode, IngressMode};
+pub use check::{Finding, Verdict, check, check_interface};
 pub use datapath::Datapath;
 pub use drained::{DrainFigures, Drained, FlowKey, FlowObservation, PointTotals, fragment};
 pub use error::KernelError;

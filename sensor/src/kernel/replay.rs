@@ -41,7 +41,7 @@ const FRAME_OCTETS: std::ops::RangeInclusive<usize> = 14..=65_549;
 const LOOPBACK: u32 = 1;
 
 /// Frames between looks at how full the tables are.
-const LOOK_EVERY: u32 = 1024;
+const LOOK_EVERY: u32 = 256;
 
 /// Tables and one program that no interface feeds.
 pub struct Replay {
@@ -115,7 +115,7 @@ impl Replay {
         self.until_look -= 1;
         if self.until_look == 0 {
             self.until_look = LOOK_EVERY;
-            if self.tables.is_half_full() {
+            if self.tables.is_quarter_full() {
                 self.drain()?;
             }
         }

@@ -116,12 +116,12 @@ impl Tables {
         unsafe { (&raw mut (*control).replay_now_ns).write_volatile(now_ns) }
     }
 
-    /// Whether some CPU uses half of a table: linear probing is short up to there.
-    pub fn is_half_full(&self) -> bool {
+    /// Whether some CPU uses a quarter of a table: up to there a flow that finds no slot is out of reach.
+    pub fn is_quarter_full(&self) -> bool {
         (0..self.geometry.cpus).any(|cpu| {
             let region = self.regions.read(self.geometry.region(half(self.epoch), cpu));
-            region.used4 >= 1 << (self.geometry.slots4_bits - 1)
-                || region.used6 >= 1 << (self.geometry.slots6_bits - 1)
+            region.used4 >= 1 << (self.geometry.slots4_bits - 2)
+                || region.used6 >= 1 << (self.geometry.slots6_bits - 2)
         })
     }
 

@@ -52,7 +52,7 @@ impl Wakeups {
     }
 }
 
-fn parse(bytes: &[u8]) -> Option<Wakeup> {
+pub(super) fn parse(bytes: &[u8]) -> Option<Wakeup> {
     if bytes.len() < size_of::<Raw>() {
         return None;
     }
