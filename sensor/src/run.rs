@@ -3,6 +3,7 @@
 //! Called by the command line. The order of the end: the drain task ends the last epoch, the merge task
 //! puts it into the outbox, the courier delivers what it can within the deadline.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,6 +12,7 @@ use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use weir_wire::Direction;
 
 use crate::config::{Config, ConfigError, Connections};
 use crate::flow::{Limits, Merger};
@@ -35,7 +37,7 @@ pub async fn run(config: Config, reload: Reload) -> anyhow::Result<()> {
     let client = config.control_plane.as_ref().map(Client::new).transpose()?;
 
     let mut datapath = Datapath::load(&config.kernel_settings())?;
-    attach(&mut datapath, &config)?;
+    let attached = attach(&mut datapath, &config)?;
     // After attaching, which loads programs: a map that is taken out of the object cannot be linked to.
     if let Some(forwarder) = datapath.log_forwarder() {
         tokio::spawn(forwarder);
@@ -52,7 +54,7 @@ pub async fn run(config: Config, reload: Reload) -> anyhow::Result<()> {
         tracing::warn!("the kernel side offers no wake-ups: a full table is noticed when its epoch ends");
     }
     let pace = Pace { epoch: config.epoch.0, steer: steering, stopping: stopping.clone() };
-    let proof = Proof::new(PathBuf::from("/sys/class/net"));
+    let proof = Proof::new(PathBuf::from("/sys/class/net"), attached);
     let drain = Drain::new(datapath, wakes, pace, epochs, proof, Arc::clone(&metrics), pulse);
     let drain = tokio::spawn(drain.run());
 
@@ -98,23 +100,30 @@ pub async fn run(config: Config, reload: Reload) -> anyhow::Result<()> {
     outcome.and(ended)
 }
 
-/// Attaches every interface; what the kernel side has to say of each goes to the log.
-fn attach(datapath: &mut Datapath, config: &Config) -> anyhow::Result<()> {
+/// Attaches every interface; what the kernel side has to say of each goes to the log. The directions in
+/// which a program sees packets now.
+fn attach(datapath: &mut Datapath, config: &Config) -> anyhow::Result<HashSet<(String, Direction)>> {
     if config.interfaces.is_empty() {
         anyhow::bail!(
             "nothing to watch: name an interface with --interface, or as [[interfaces]] in the configuration"
         );
     }
+    let mut observed = HashSet::new();
     for interface in &config.interfaces {
         let attached = datapath.attach(&interface.name, interface.ingress.into(), interface.egress.into())?;
         let Attachment { interface, ifindex, ingress, egress, warnings } = attached;
+        for (hook, direction) in [(&ingress, Direction::Ingress), (&egress, Direction::Egress)] {
+            if hook.is_some() {
+                observed.insert((interface.clone(), direction));
+            }
+        }
         let hook = |hook: Option<String>| hook.unwrap_or_else(|| "off".to_owned());
         tracing::info!(interface, ifindex, ingress = hook(ingress), egress = hook(egress), "attached");
         for warning in warnings {
             tracing::warn!(interface, "{warning}");
         }
     }
-    Ok(())
+    Ok(observed)
 }
 
 fn limits(connections: &Connections) -> Limits {

@@ -3,7 +3,7 @@
 //! A program can be attached and blind: shadowed by one that ends the chain before it, or on a device that
 //! delivers past it. Called by the drain task with the totals of every epoch.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 
 use weir_wire::Direction;
@@ -21,6 +21,9 @@ const STRIKES: u32 = 2;
 pub struct Proof {
     /// `/sys/class/net`, but in tests.
     root: PathBuf,
+    /// Where a program is attached: the other direction of an interface has a point, too, and is not blind
+    /// but off.
+    attached: HashSet<(String, Direction)>,
     points: HashMap<u16, Watched>,
 }
 
@@ -33,14 +36,17 @@ struct Watched {
 
 impl Proof {
     #[must_use]
-    pub fn new(root: PathBuf) -> Self {
-        Self { root, points: HashMap::new() }
+    pub fn new(root: PathBuf, attached: HashSet<(String, Direction)>) -> Self {
+        Self { root, attached, points: HashMap::new() }
     }
 
     /// Compares an epoch's totals with what the interfaces say they moved meanwhile.
     pub fn judge(&mut self, points: &[PointTotals], metrics: &Metrics) {
         self.points.retain(|id, _| points.iter().any(|point| point.id == *id));
         for point in points {
+            if !self.attached.contains(&(point.interface.clone(), point.direction)) {
+                continue;
+            }
             let counter = self.counter(point);
             let watched = self.points.entry(point.id).or_default();
             let moved = match (watched.counter, counter) {
@@ -108,7 +114,8 @@ mod tests {
         let folder = root.path().join("eth0/statistics");
         std::fs::create_dir_all(&folder).expect("a folder");
         let metrics = Metrics::new().expect("metrics");
-        let mut proof = Proof::new(root.path().to_owned());
+        let attached = HashSet::from([("eth0".to_owned(), Direction::Ingress)]);
+        let mut proof = Proof::new(root.path().to_owned(), attached);
         let mut epoch = |received: u64, frames: u64| {
             std::fs::write(folder.join("rx_packets"), format!("{received}\n")).expect("a counter");
             proof.judge(&point(frames), &metrics);
@@ -122,5 +129,13 @@ mod tests {
         assert_eq!(epoch(1_000_300, 5), 0);
         std::fs::remove_file(folder.join("rx_packets")).expect("the interface goes");
         proof.judge(&point(0), &metrics);
+
+        // The same signs where nothing is attached.
+        let mut proof = Proof::new(root.path().to_owned(), HashSet::new());
+        for received in [0, 1_000, 2_000, 3_000] {
+            std::fs::write(folder.join("rx_packets"), format!("{received}\n")).expect("a counter");
+            proof.judge(&point(0), &metrics);
+        }
+        assert_eq!(metrics.blind.with_label_values(&["eth0", "ingress"]).get(), 0);
     }
 }

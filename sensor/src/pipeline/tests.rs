@@ -157,7 +157,7 @@ fn start(epoch: Duration, outbox: impl Outbox) -> Running {
     let (pulse_sender, pulse) = watch::channel(Pulse { last_drain: None, epoch });
     let (epochs, handovers) = channel();
     let pace = Pace { epoch, steer: steering, stopping };
-    let proof = Proof::new("/nonexistent".into());
+    let proof = Proof::new("/nonexistent".into(), std::collections::HashSet::new());
     let drain =
         Drain::new(fake.clone(), Calls(wakes), pace, epochs, proof, Arc::clone(&metrics), pulse_sender);
     let limits = Limits {
