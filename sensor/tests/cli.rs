@@ -23,10 +23,10 @@ fn help_has_examples_and_exit_codes() {
     let help = weir_sensor(&["--help"]);
     assert_eq!(code(&help), Some(0));
     let help = text(&help.stdout);
-    for word in ["run", "pcap", "Exit codes", "2  wrong arguments"] {
+    for word in ["run", "pcap", "check", "Exit codes", "2  wrong arguments"] {
         assert!(help.contains(word), "{word} in {help}");
     }
-    for subcommand in ["run", "pcap"] {
+    for subcommand in ["run", "pcap", "check"] {
         let help = text(&weir_sensor(&[subcommand, "--help"]).stdout);
         assert!(help.contains("Examples:") && help.contains("CAP_BPF"), "{help}");
     }
@@ -51,6 +51,7 @@ fn wrong_arguments_are_exit_code_2_and_a_message() {
         (&["run", "--interface", "lo", "--set", "epoch=1ms"], "50ms to 1m"),
         (&["run", "--interface", "lo", "--set", "epoch"], "KEY=VALUE"),
         (&["run", "--interface", "lo", "--set", "colour=blue"], "colour"),
+        (&["check", "--set", "sampling.interval=0"], "sampling.interval"),
     ] {
         let output = weir_sensor(arguments);
         let message = text(&output.stderr);

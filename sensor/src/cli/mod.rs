@@ -3,6 +3,7 @@
 //! Called by `main`. Subcommands hold no logic of their own: they turn arguments into the settings of a
 //! module and call it.
 
+mod check;
 mod pcap;
 mod run;
 
@@ -32,6 +33,8 @@ pub struct Cli {
 enum Command {
     /// Count on interfaces until a signal stops it
     Run(run::Arguments),
+    /// Look for what the sensor needs of this kernel, this process and these interfaces
+    Check(check::Arguments),
     /// Run captures through the real kernel program and print what it counts
     Pcap(pcap::Arguments),
 }
@@ -42,6 +45,7 @@ impl Cli {
     pub fn run(self) -> ExitCode {
         let result = match self.command {
             Command::Run(arguments) => run::run(arguments),
+            Command::Check(arguments) => check::run(&arguments),
             Command::Pcap(arguments) => pcap::run(&arguments),
         };
         result.unwrap_or_else(|error| {
