@@ -31,7 +31,7 @@ mod tests {
 
     #[test]
     fn labels_are_the_text_of_their_header() {
-        assert_eq!(label(VLAN | 0xa).as_deref(), Some("vlan:10"));
+        assert_eq!(label(VLAN | 10).as_deref(), Some("vlan:10"));
         assert_eq!(label(PPPOE).as_deref(), Some("pppoe"));
         assert_eq!(label(MPLS | 0xf_ffff).as_deref(), Some("mpls:1048575"));
         assert_eq!(label(SNAP).as_deref(), Some("snap"));

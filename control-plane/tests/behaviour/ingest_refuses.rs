@@ -28,10 +28,10 @@ const INVALID: &[(&str, Change)] = &[
     ("crossing_packets", |b| b.crossing_packets = u64::MAX),
     ("crossing_octets", |b| b.crossing_octets = 1 << 63),
     ("points[0].interface", |b| b.points[0].interface.clear()),
-    ("points[0].interface", |b| b.points[0].interface = "sixteen-bytes-xy".to_owned()),
-    ("points[0].interface", |b| b.points[0].interface = "eth\u{1b}0".to_owned()),
-    ("points[0].interface", |b| b.points[0].interface = "eth\0".to_owned()),
-    ("points[0].interface", |b| b.points[0].interface = "../x".to_owned()),
+    ("points[0].interface", |b| b.points[0].interface = String::from("sixteen-bytes-xy")),
+    ("points[0].interface", |b| b.points[0].interface = String::from("eth\u{1b}0")),
+    ("points[0].interface", |b| b.points[0].interface = String::from("eth\0")),
+    ("points[0].interface", |b| b.points[0].interface = String::from("../x")),
     ("points[1].interface", |b| b.points[1].direction = 0),
     ("points[0].direction", |b| b.points[0].direction = 2),
     ("points[1].id", |b| b.points[1].id = b.points[0].id),
@@ -40,7 +40,7 @@ const INVALID: &[(&str, Change)] = &[
     ("links[0].headers", |b| b.links = vec![LinkStack { headers: vec![] }]),
     ("links[0].headers", |b| b.links = vec![LinkStack { headers: vec![9 << 24] }]),
     ("links[0].headers", |b| {
-        b.links = vec![LinkStack { headers: vec![1 << 24; limits::MAX_LINK_DEPTH + 1] }]
+        b.links = vec![LinkStack { headers: vec![1 << 24; limits::MAX_LINK_DEPTH + 1] }];
     }),
     ("flows[1].ip_version", |b| b.flows[1].ip_version = 5),
     ("flows[1].src_high", |b| b.flows[1].src_high = 1),

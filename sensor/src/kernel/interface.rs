@@ -9,7 +9,7 @@ use std::{
 
 use super::KernelError;
 
-/// How frames begin on an interface (`ARPHRD_*` in linux/if_arp.h).
+/// How frames begin on an interface (`ARPHRD_*` in `linux/if_arp.h`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
     Ethernet,

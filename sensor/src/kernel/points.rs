@@ -31,7 +31,7 @@ pub struct Point {
 /// The points of this generation, and what the programs know of them.
 pub struct Points {
     max: u16,
-    points: Vec<Point>,
+    known: Vec<Point>,
     direct: Array<MapData, Entry>,
     hashed: HashMap<MapData, u32, Entry>,
 }
@@ -40,7 +40,7 @@ impl Points {
     pub fn new(object: &mut Ebpf, max: u16) -> Result<Self, KernelError> {
         Ok(Self {
             max,
-            points: Vec::new(),
+            known: Vec::new(),
             direct: Array::try_from(object::take(object, "WEIR_POINTS_DIRECT")?)
                 .map_err(KernelError::map("WEIR_POINTS_DIRECT"))?,
             hashed: HashMap::try_from(object::take(object, "WEIR_POINTS_HASHED")?)
@@ -50,7 +50,7 @@ impl Points {
 
     /// All points that may have counted in the epoch that is drained.
     pub fn iter(&self) -> impl Iterator<Item = &Point> {
-        self.points.iter()
+        self.known.iter()
     }
 
     /// Numbers both directions of an interface and tells the programs.
@@ -74,22 +74,22 @@ impl Points {
     /// The point's old number if it had one, else the lowest free.
     fn number(&mut self, interface: &str, ifindex: u32, direction: Direction, stack: u32) -> Option<u8> {
         if let Some(known) =
-            self.points.iter_mut().find(|point| point.interface == interface && point.direction == direction)
+            self.known.iter_mut().find(|point| point.interface == interface && point.direction == direction)
         {
             known.ifindex = ifindex;
             known.stack = stack;
             known.retired = None;
             return Some(known.id);
         }
-        let id = (1..=self.max as u8).find(|id| self.points.iter().all(|point| point.id != *id))?;
+        let id = (1..=self.max as u8).find(|id| self.known.iter().all(|point| point.id != *id))?;
         let interface = interface.to_owned();
-        self.points.push(Point { id, interface, ifindex, direction, stack, retired: None });
+        self.known.push(Point { id, interface, ifindex, direction, stack, retired: None });
         Some(id)
     }
 
     /// Tells the programs to count no more there. What they counted is still drained.
     pub fn retire(&mut self, ifindex: u32, epoch: u64) -> Result<(), KernelError> {
-        for point in self.points.iter_mut().filter(|point| point.ifindex == ifindex) {
+        for point in self.known.iter_mut().filter(|point| point.ifindex == ifindex) {
             point.retired = Some(epoch);
         }
         self.tell(ifindex, PointEntry::default())
@@ -97,7 +97,7 @@ impl Points {
 
     /// Forgets points that cannot have counted after the epoch that was released.
     pub fn forget(&mut self, released: u64) {
-        self.points.retain(|point| point.retired.is_none_or(|retired| retired > released));
+        self.known.retain(|point| point.retired.is_none_or(|retired| retired > released));
     }
 
     fn tell(&mut self, ifindex: u32, entry: PointEntry) -> Result<(), KernelError> {

@@ -329,7 +329,7 @@ impl Links {
         half: u32,
     ) -> Result<Vec<layout::LinkStack>, KernelError> {
         let mut keys = Vec::new();
-        for entry in map.iter() {
+        for entry in map {
             let (Element(stack), number) = entry.map_err(KernelError::map("WEIR_LINKS"))?;
             if stack.half == half {
                 let depth = (stack.depth as usize).min(layout::link::MAX_DEPTH);
