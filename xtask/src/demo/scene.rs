@@ -35,7 +35,8 @@ pub enum Scene {
     },
     Namespaces {
         /// Before the namespaces: it goes at once, they go when the kernel gets to it.
-        _host_link: HostLink,
+        #[expect(dead_code, reason = "held for its drop")]
+        host_link: HostLink,
         sender: Namespace,
         receiver: Namespace,
         /// The receiver's address on the link to the host.
@@ -57,8 +58,8 @@ impl Scene {
             End { namespace: Some(&sender), interface: SENDS },
             End { namespace: Some(&receiver), interface: RECEIVES },
         )?;
-        let (_host_link, address) = HostLink::to(&receiver)?;
-        Ok(Self::Namespaces { _host_link, sender, receiver, address })
+        let (host_link, address) = HostLink::to(&receiver)?;
+        Ok(Self::Namespaces { host_link, sender, receiver, address })
     }
 
     /// The interface that the sensor watches.
