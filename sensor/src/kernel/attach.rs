@@ -61,10 +61,10 @@ pub(super) enum Hook {
     Tc(&'static str, SchedClassifierLinkId),
 }
 
-const TC_EGRESS: &str = "weir_tc_egress";
-const TC_INGRESS: &str = "weir_tc_ingress";
+pub(super) const TC_EGRESS: &str = "weir_tc_egress";
+pub(super) const TC_INGRESS: &str = "weir_tc_ingress";
 
-/// The programs of the object, loaded into the kernel when they are first wanted.
+/// The programs of the object.
 pub(super) struct Programs<'a> {
     pub object: &'a mut Ebpf,
     pub features: Features,
@@ -73,32 +73,22 @@ pub(super) struct Programs<'a> {
 impl Programs<'_> {
     fn xdp(&mut self) -> Result<&mut Xdp, KernelError> {
         let name = self.features.xdp_program();
-        let program: &mut Xdp = self
-            .object
+        self.object
             .program_mut(name)
             .ok_or(KernelError::MissingMap(name))?
             .try_into()
-            .map_err(KernelError::program(name))?;
-        if program.fd().is_err() {
-            program.load().map_err(KernelError::program(name))?;
-        }
-        Ok(program)
+            .map_err(KernelError::program(name))
     }
 
     fn tc(&mut self, name: &'static str) -> Result<&mut SchedClassifier, KernelError> {
-        let program: &mut SchedClassifier = self
-            .object
+        self.object
             .program_mut(name)
             .ok_or(KernelError::MissingMap(name))?
             .try_into()
-            .map_err(KernelError::program(name))?;
-        if program.fd().is_err() {
-            program.load().map_err(KernelError::program(name))?;
-        }
-        Ok(program)
+            .map_err(KernelError::program(name))
     }
 
-    /// Loads a program that is run and not attached.
+    /// Loads a program into the kernel.
     pub fn load(&mut self, name: &'static str) -> Result<(), KernelError> {
         match self.object.program_mut(name) {
             Some(Program::Xdp(program)) => program.load(),

@@ -16,7 +16,7 @@ use weir_wire::Totals;
 use super::{
     Attachment, Drained, EgressMode, FilterAction, FilterRule, FlowObservation, Geometry, IngressMode,
     KernelError, PointTotals, Settings, Wakeups,
-    attach::{Hook, Programs},
+    attach::{Hook, Programs, TC_EGRESS, TC_INGRESS},
     clock::{Reading, WallClock},
     interface::{Framing, Interface},
     object::{self, Clock, Features},
@@ -55,7 +55,11 @@ impl Datapath {
         let geometry = Geometry::new(settings)?;
         let steering = Steering::new(settings.sampling_interval, &settings.filter, settings.filter_default)?;
         let mut object = object::load(settings, geometry, Clock::Kernel)?;
-        Programs { object: &mut object, features }.load(CLOCK)?;
+        // All at once: a map that is taken out of the object and closed would be missing to a later load.
+        let mut programs = Programs { object: &mut object, features };
+        for program in [features.xdp_program(), TC_EGRESS, TC_INGRESS, CLOCK] {
+            programs.load(program)?;
+        }
         let mut datapath = Self {
             tables: Tables::new(&mut object, geometry, steering)?,
             points: Points::new(&mut object, settings.max_points)?,

@@ -1,7 +1,12 @@
 //! The memory of array maps: read and zeroed without a system call for each element.
 
-use std::{io, marker::PhantomData, os::fd::AsRawFd};
+use std::{
+    io,
+    marker::PhantomData,
+    os::fd::{AsFd as _, AsRawFd as _},
+};
 
+use aya::maps::MapData;
 use memmap2::{MmapOptions, MmapRaw};
 
 use super::KernelError;
@@ -27,19 +32,21 @@ unsafe impl Shared for weir_sensor_common::Control {}
 #[derive(Debug)]
 pub struct MapMemory<T> {
     memory: MmapRaw,
+    /// Programs that are loaded later refer to the map by this descriptor.
+    _map: MapData,
     len: usize,
     elements: PhantomData<T>,
 }
 
 impl<T: Shared> MapMemory<T> {
-    /// Maps the `len` elements of the array map `map`, which `BPF_F_MMAPABLE` made mappable.
-    pub fn new(map: &'static str, fd: &impl AsRawFd, len: usize) -> Result<Self, KernelError> {
+    /// Maps the `len` elements of the array map `name`, which `BPF_F_MMAPABLE` made mappable.
+    pub fn new(name: &'static str, map: MapData, len: usize) -> Result<Self, KernelError> {
         let octets = len * size_of::<T>();
         let memory = MmapOptions::new()
             .len(octets)
-            .map_raw(fd.as_raw_fd())
-            .map_err(|source: io::Error| KernelError::Mmap { map, octets, source })?;
-        Ok(Self { memory, len, elements: PhantomData })
+            .map_raw(map.fd().as_fd().as_raw_fd())
+            .map_err(|source: io::Error| KernelError::Mmap { map: name, octets, source })?;
+        Ok(Self { memory, _map: map, len, elements: PhantomData })
     }
 
     fn at(&self, index: usize) -> *mut T {

@@ -289,7 +289,7 @@ const fn half(epoch: u64) -> u32 {
 
 fn memory<T: Shared>(object: &mut Ebpf, name: &'static str, len: usize) -> Result<MapMemory<T>, KernelError> {
     let map = object::array(object::take(object, name)?, name)?;
-    MapMemory::new(name, &std::os::fd::AsFd::as_fd(map.fd()), len)
+    MapMemory::new(name, map, len)
 }
 
 /// Visits the slots of a region that are in use; it stops at the last one.
