@@ -27,6 +27,8 @@ CREATE TABLE batch (
 );
 ALTER SEQUENCE batch_id OWNED BY batch.batch_id;
 CREATE INDEX batch_by_window ON batch (sensor_id, window_start);
+-- What came lately, for the job that trims the rollups.
+CREATE INDEX batch_by_arrival ON batch USING brin (received_at) WITH (pages_per_range = 8, autosummarize = on);
 
 -- The kernel ledger of one observation point in one epoch; comes with part 0.
 CREATE TABLE point_total (

@@ -42,7 +42,11 @@ CREATE TABLE flow (
 -- an insert always appends to the same few leaf pages.
 CREATE INDEX flow_by_window ON flow (window_start, sensor_id, flow_id);
 
--- Finds an address among many millions of rows for about a hundredth of the table's size and nearly
--- nothing at insert: page ranges enter the index when maintenance summarises them, not row by row.
-CREATE INDEX flow_by_address ON flow
-    USING brin (window_start, src inet_bloom_ops, dst inet_bloom_ops) WITH (pages_per_range = 32);
+-- Finds an address among many millions of rows for less than two hundredths of the table's size and
+-- nearly nothing at insert: page ranges enter the index when maintenance summarises them, not row by row.
+-- 1 in 1,000 ranges (of some 1,500 rows, up to 1,100 addresses) is read in vain.
+CREATE INDEX flow_by_address ON flow USING brin (
+    window_start,
+    src inet_bloom_ops (n_distinct_per_range = -0.12, false_positive_rate = 0.001),
+    dst inet_bloom_ops (n_distinct_per_range = -0.12, false_positive_rate = 0.001)
+) WITH (pages_per_range = 32);

@@ -9,7 +9,9 @@
 --   5 protocol     protocol
 -- A column that a dimension does not use holds "any": '::/0' for an address, -1 for a number. In
 -- dimensions 1 to 4 a batch names only its largest keys (see ingest/rollup.rs) and adds the rest to the
--- row whose columns are all "any", so that the sum over each dimension is exact. Dimension 5 is complete.
+-- row whose columns are all "any", so that the sum over each dimension is exact. When a bucket is over, a
+-- job trims it in the same way: what all its batches named together is often ten times as much.
+-- Dimension 5 is complete.
 
 CREATE TABLE rollup_1m (
     bucket           timestamptz NOT NULL,

@@ -23,9 +23,11 @@ pub struct Server {
     /// Where it listens, the port that the system chose included.
     pub address: SocketAddr,
     pub state: AppState,
+    /// For whoever wants a round of them now.
+    pub jobs: Jobs,
     stop: watch::Sender<bool>,
     http: JoinHandle<std::io::Result<()>>,
-    jobs: JoinHandle<()>,
+    rounds: JoinHandle<()>,
     deadline: Duration,
 }
 
@@ -46,6 +48,7 @@ pub async fn start(config: &Config) -> anyhow::Result<Server> {
         pool: pool.clone(),
         known: known.clone(),
         retention: config.retention.clone(),
+        rollup_keys: config.ingest.rollup_keys,
         metrics: Arc::clone(&metrics),
     };
     jobs.make_ahead(jiff::Timestamp::now()).await.context("make the first partitions")?;
@@ -72,25 +75,25 @@ pub async fn start(config: &Config) -> anyhow::Result<Server> {
             })
             .await
     });
-    let jobs = tokio::spawn(jobs.run(stopped));
+    let rounds = tokio::spawn(jobs.clone().run(stopped));
     tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "listening");
     let deadline = Duration::from_millis(config.shutdown_deadline_ms);
-    Ok(Server { address, state, stop, http, jobs, deadline })
+    Ok(Server { address, state, jobs, stop, http, rounds, deadline })
 }
 
 impl Server {
     /// Takes no new requests, lets those in flight end until the deadline, and returns.
     pub async fn stop(self) {
         let _ = self.stop.send(true);
-        let (http, jobs) = (self.http.abort_handle(), self.jobs.abort_handle());
+        let (http, rounds) = (self.http.abort_handle(), self.rounds.abort_handle());
         let ended = tokio::time::timeout(self.deadline, async {
             let _ = self.http.await;
-            let _ = self.jobs.await;
+            let _ = self.rounds.await;
         });
         if ended.await.is_err() {
             tracing::warn!("requests were cut off: shutdown_deadline_ms is over");
             http.abort();
-            jobs.abort();
+            rounds.abort();
         }
         tracing::info!("stopped");
     }

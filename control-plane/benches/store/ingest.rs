@@ -104,7 +104,9 @@ async fn prepared_buffers(admin: &Client, connections: usize) -> anyhow::Result<
         );
         let rows: Vec<Bytes> = admin.copy_out(&copy).await?.try_collect().await?;
         let mut buffer = BytesMut::new();
-        rows.iter().for_each(|row| buffer.extend_from_slice(row));
+        for row in rows {
+            buffer.extend_from_slice(&row);
+        }
         dealt[index % connections].push(buffer.freeze());
     }
     Ok(dealt)

@@ -72,24 +72,22 @@ pub struct Bench {
 
 impl Bench {
     pub async fn start(common: &Common) -> anyhow::Result<Self> {
-        let (postgres, url) = match &common.database_url {
-            Some(url) => (None, url.clone()),
-            None => {
-                let settings =
-                    [("shared_buffers", "1GB"), ("max_wal_size", "8GB"), ("checkpoint_timeout", "30min")];
-                let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-                let options = Options { durable: true, settings, ..Options::default() };
-                let postgres = tokio::task::block_in_place(|| Postgres::start_with(options))?;
-                postgres.create_database("weir")?;
-                let url = postgres.database_url("weir");
-                (Some(postgres), url)
-            }
+        let (postgres, url) = if let Some(url) = &common.database_url {
+            (None, url.clone())
+        } else {
+            let settings =
+                [("shared_buffers", "1GB"), ("max_wal_size", "8GB"), ("checkpoint_timeout", "30min")];
+            let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+            let options = Options { durable: true, settings, ..Options::default() };
+            let postgres = tokio::task::block_in_place(|| Postgres::start_with(options))?;
+            postgres.create_database("weir")?;
+            let url = postgres.database_url("weir");
+            (Some(postgres), url)
         };
         let folder = tempfile::tempdir().context("make a folder")?;
         let token_file = folder.path().join("admin");
         std::fs::write(&token_file, ADMIN_TOKEN).context("write the admin token")?;
-        let mut config = Config::default();
-        config.listen = ([127, 0, 0, 1], 0).into();
+        let mut config = Config { listen: ([127, 0, 0, 1], 0).into(), ..Config::default() };
         config.database.url = Some(SecretString::from(url.clone()));
         config.auth.admin_token_file = Some(token_file);
         let server = server::start(&config).await?;

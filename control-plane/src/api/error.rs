@@ -201,7 +201,7 @@ impl ApiError {
         self
     }
 
-    fn because(mut self, internal: impl ToString) -> Self {
+    fn because(mut self, internal: &impl ToString) -> Self {
         self.internal = Some(internal.to_string());
         self
     }
@@ -258,7 +258,7 @@ impl From<StoreError> for ApiError {
                 "nothing was changed; the log names the cause by the request id",
             ),
         }
-        .because(error)
+        .because(&error)
     }
 }
 
@@ -306,7 +306,7 @@ impl From<IngestError> for ApiError {
             }
             IngestError::Revoked => Self::revoked(),
             IngestError::Panicked => {
-                Self::from_status(StatusCode::INTERNAL_SERVER_ERROR).because("decoding a batch panicked")
+                Self::from_status(StatusCode::INTERNAL_SERVER_ERROR).because(&"decoding a batch panicked")
             }
             IngestError::Store(_) => match error {
                 IngestError::Store(error) => error.into(),

@@ -104,5 +104,5 @@ fn cors(origins: &[String]) -> CorsLayer {
         .allow_methods([Method::GET, Method::HEAD])
         .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE, request::REQUEST_ID])
         .expose_headers([request::REQUEST_ID, HeaderName::from_static("retry-after")])
-        .max_age(std::time::Duration::from_secs(600))
+        .max_age(std::time::Duration::from_mins(10))
 }

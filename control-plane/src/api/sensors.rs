@@ -19,7 +19,7 @@ pub struct SensorsParams {
     #[param(minimum = 1, maximum = 1000, default = 1000, example = 100)]
     pub limit: Option<u16>,
     /// Sensors with a greater id; `continuation` of the page before
-    #[param(minimum = 0, maximum = 2147483647, example = 0)]
+    #[param(minimum = 0, maximum = 2_147_483_647, example = 0)]
     pub continuation: Option<i32>,
 }
 

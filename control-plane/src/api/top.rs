@@ -140,8 +140,8 @@ pub async fn top(
         })
         .collect();
     Ok(Json(Top {
-        by: word(DIMENSIONS, dimension),
-        metric: word(METRICS, metric),
+        by: word(DIMENSIONS, &dimension),
+        metric: word(METRICS, &metric),
         from: render::time(top.from),
         to: render::time(top.to),
         exact: top.exact,
@@ -151,6 +151,6 @@ pub async fn top(
     }))
 }
 
-fn word<T: PartialEq>(words: &[(&'static str, T)], value: T) -> &'static str {
-    words.iter().find(|(_, other)| *other == value).map_or("", |(word, _)| word)
+fn word<T: PartialEq>(words: &[(&'static str, T)], value: &T) -> &'static str {
+    words.iter().find(|(_, other)| other == value).map_or("", |(word, _)| word)
 }

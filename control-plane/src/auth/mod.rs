@@ -33,12 +33,15 @@ pub enum SensorCheck {
     Unknown,
 }
 
+/// By the hash of a token: what it was, and when that was looked up.
+type Remembered = HashMap<[u8; 32], (Instant, SensorCheck)>;
+
 /// The operators' token and the sensors' look-up.
 #[derive(Clone)]
 pub struct Auth {
     admin_sha256: [u8; 32],
     token_key: [u8; 32],
-    remembered: Arc<Mutex<HashMap<[u8; 32], (Instant, SensorCheck)>>>,
+    remembered: Arc<Mutex<Remembered>>,
 }
 
 impl Auth {

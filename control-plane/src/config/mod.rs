@@ -322,6 +322,8 @@ impl fmt::Display for ConfigError {
 }
 
 /// Secrets appear in `--print-config` as being there, and no more.
+// serde passes the field as it is.
+#[allow(clippy::ref_option)]
 fn hidden<S: Serializer>(secret: &Option<SecretString>, serializer: S) -> Result<S::Ok, S::Error> {
     match secret {
         Some(secret) if !secret.expose_secret().is_empty() => serializer.serialize_some("(hidden)"),

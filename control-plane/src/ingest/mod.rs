@@ -27,7 +27,7 @@ pub use batch::{Batch, Point};
 pub use validate::{Horizon, Invalid};
 
 /// Skew beyond this is flagged on the sensor; its batches are kept all the same.
-const SKEW_TOLERANCE: Duration = Duration::from_secs(300);
+const SKEW_TOLERANCE: Duration = Duration::from_mins(5);
 
 /// Why a batch was not stored.
 #[derive(Debug, thiserror::Error)]

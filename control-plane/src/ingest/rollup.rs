@@ -6,6 +6,8 @@
 //! largest by octets, a quarter by packets, a quarter by records) and adds the rest to one row of key
 //! [`Key::OTHER`]. The sum over a dimension is therefore exact; the sum of one key is exact unless it
 //! was too small to be named in some batch, and never too large. The protocol dimension names all.
+//! When a bucket is over, a job trims what its batches named together in the same way
+//! (`store::compaction`).
 
 use hashbrown::HashMap;
 use weir_wire::Flow;
@@ -139,6 +141,9 @@ fn sum_by<K: Eq + std::hash::Hash>(flows: &[Flow], key: impl Fn(&Flow) -> K) -> 
     sums.into_iter().collect()
 }
 
+/// What keys compete by.
+type Rank = fn(&Sums) -> u64;
+
 fn largest<K: Copy>(
     rows: &mut Vec<Row>,
     dimension: Dimension,
@@ -150,7 +155,7 @@ fn largest<K: Copy>(
     if sums.len() <= keys {
         named = sums.len();
     } else {
-        let ranks: [(usize, fn(&Sums) -> u64); 3] = [
+        let ranks: [(usize, Rank); 3] = [
             (keys / 4, Sums::all_packets),
             (keys / 4, |sums| sums.flows),
             (keys - 2 * (keys / 4), Sums::all_octets),
@@ -168,7 +173,9 @@ fn largest<K: Copy>(
     rows.extend(front.iter().map(|(k, sums)| Row { dimension, key: key(*k), sums: *sums }));
     if !rest.is_empty() {
         let mut other = Sums::default();
-        rest.iter().for_each(|(_, sums)| other.add(sums));
+        for (_, sums) in rest {
+            other.add(sums);
+        }
         rows.push(Row { dimension, key: Key::OTHER, sums: other });
     }
 }

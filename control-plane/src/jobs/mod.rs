@@ -1,4 +1,5 @@
-//! What happens by itself: partitions made ahead of time, old ones dropped, indexes brought up to date.
+//! What happens by itself: partitions made ahead of time, old ones dropped, rollups trimmed, indexes
+//! brought up to date.
 //!
 //! Every instance runs the loop; an advisory lock lets one of them do the work of a round. A failed
 //! round is logged and counted, and the next one tries again.
@@ -10,6 +11,7 @@ use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
 use crate::config::Retention;
+use crate::store::compaction;
 use crate::store::maintenance::{self, Turn};
 use crate::store::partitions::{self, Known, Parent, Partition};
 use crate::store::{Pool, StoreError};
@@ -18,12 +20,17 @@ use crate::telemetry::Metrics;
 /// Partitions made ahead, so that midnight meets one that is there even if this job is late.
 const DAYS_AHEAD: usize = 2;
 
+/// Buckets are looked at for this long after they were written, a restart of the server included.
+const COMPACTION_OVERLAP: SignedDuration = SignedDuration::from_mins(2);
+
 /// The jobs with what they need.
 #[derive(Clone)]
 pub struct Jobs {
     pub pool: Pool,
     pub known: Known,
     pub retention: Retention,
+    /// Keys that a rollup bucket keeps in each dimension when it is over.
+    pub rollup_keys: usize,
     pub metrics: Metrics,
 }
 
@@ -53,6 +60,7 @@ impl Jobs {
             self.make_ahead(now).await?;
             self.drop_expired(now).await?;
             self.forget_keys(now).await?;
+            self.compact(now).await?;
             self.summarize(now).await
         }
         .await;
@@ -108,6 +116,18 @@ impl Jobs {
         let deleted = maintenance::delete_ledger_before(&self.pool, self.retention.keys_since(now)).await?;
         if deleted > 0 {
             tracing::info!(rows = deleted, "ledger rows deleted: past their retention");
+        }
+        Ok(())
+    }
+
+    /// Buckets written since the round before; another instance may have done that one, so a bit longer.
+    async fn compact(&self, now: Timestamp) -> Result<(), StoreError> {
+        let back =
+            SignedDuration::from_secs(2 * self.retention.interval_s.cast_signed()) + COMPACTION_OVERLAP;
+        let since = now.checked_sub(back).unwrap_or(Timestamp::UNIX_EPOCH);
+        for rollup in compaction::ROLLUPS {
+            let rows = compaction::compact(&self.pool, rollup, since, self.rollup_keys).await?;
+            self.metrics.rollup_rows_pooled.inc_by(rows);
         }
         Ok(())
     }

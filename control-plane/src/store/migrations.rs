@@ -36,7 +36,7 @@ pub const MIGRATIONS: &[Migration] =
 /// Advisory lock of whoever changes the schema: "weir" in ASCII, then 1.
 const LOCK: i64 = 0x7765_6972_0000_0001;
 /// How long to wait for another instance's migration.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// The version that this program works with.
 #[must_use]

@@ -5,6 +5,7 @@
 //! questions (see `docs/decisions/0003-exactly-once-ingest.md`).
 
 pub mod batches;
+pub mod compaction;
 mod copy;
 mod error;
 pub mod filter;

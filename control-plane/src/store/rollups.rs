@@ -55,9 +55,6 @@ pub(super) async fn add(
     if rows.is_empty() {
         return Ok(());
     }
-    fn column<T>(rows: &[Row], value: impl Fn(&Row) -> T) -> Vec<T> {
-        rows.iter().map(value).collect()
-    }
     let dimension = column(rows, |row| row.dimension as i16);
     let src = column(rows, |row| Inet(row.key.src));
     let dst = column(rows, |row| Inet(row.key.dst));
@@ -87,6 +84,10 @@ pub(super) async fn add(
         lease.client().execute(&statement, &parameters).await?;
     }
     Ok(())
+}
+
+fn column<T>(rows: &[Row], value: impl Fn(&Row) -> T) -> Vec<T> {
+    rows.iter().map(value).collect()
 }
 
 /// An address column of a rollup.

@@ -42,6 +42,7 @@ pub struct Registered {
     /// job, outcome
     pub job_runs: IntCounterVec,
     pub partitions_dropped: IntCounter,
+    pub rollup_rows_pooled: IntCounter,
     pool_total: IntGauge,
     pool_idle: IntGauge,
     pool_active: IntGauge,
@@ -148,6 +149,10 @@ impl Registered {
             job_runs: b.counters("weir_job_runs_total", "Runs of the background jobs", &["job", "outcome"]),
             partitions_dropped: b
                 .counter("weir_partitions_dropped_total", "Partitions dropped at the end of their retention"),
+            rollup_rows_pooled: b.counter(
+                "weir_rollup_rows_pooled_total",
+                "Rollup rows of small keys that were added to their bucket's row of all others",
+            ),
             pool_total: b.gauge("weir_db_pool_connections", "Connections that the pool holds"),
             pool_idle: b.gauge("weir_db_pool_idle_connections", "Connections that nobody uses"),
             pool_active: b.gauge("weir_db_pool_active_connections", "Connections in use"),

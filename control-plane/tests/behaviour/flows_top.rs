@@ -108,6 +108,60 @@ async fn a8_many_rows_are_ranked_from_rollups_with_exact_totals() {
     assert_eq!(sums(&by_protocol["other"]), [0; 3]);
 }
 
+/// A bucket that is over keeps its largest keys; what it loses in names it keeps in sums, a late batch
+/// included.
+#[tokio::test(flavor = "multi_thread")]
+async fn a8_buckets_that_are_over_are_trimmed_with_exact_totals() {
+    let plane = Plane::start_with(|config| config.ingest.rollup_keys = 20).await;
+    let token = plane.sensor("edge-1").await;
+    let start = recent_minute_ns() / (3_600 * SECOND) * 3_600 * SECOND - 7_200 * SECOND;
+    let send = async |epoch: u64| {
+        // Other small talkers in each batch, and the same busy server.
+        let mut flows: Vec<_> = (0..30_u8)
+            .map(|i| {
+                flow(
+                    [10, 0, epoch as u8, i],
+                    [192, 0, i, epoch as u8],
+                    1_000 + u32::from(i),
+                    1 + u64::from(i),
+                )
+            })
+            .collect();
+        flows.push(flow([10, 9, 9, 9], [203, 0, 113, 80], 443, 1_000));
+        plane.store(&token, &batch(1, epoch, start + epoch as i64 * SECOND, flows)).await;
+    };
+    let sums = |table: &str| {
+        plane.sql(&format!(
+            "SELECT dimension, sum(flows), sum(packets), sum(octets), sum(reverse_packets), sum(reverse_octets)
+             FROM {table} GROUP BY 1 ORDER BY 1"
+        ))
+    };
+    let most = |table: &str| -> u64 {
+        let sql = format!(
+            "SELECT max(n) FROM (SELECT count(*) AS n FROM {table} WHERE dimension < 5 GROUP BY dimension) AS keys"
+        );
+        plane.sql(&sql).parse().expect("a number")
+    };
+    for epoch in 0..10 {
+        send(epoch).await;
+    }
+    for late in 0..2 {
+        for table in ["rollup_1m", "rollup_1h"] {
+            assert!(most(table) > 21, "{table} has more keys than one batch names");
+        }
+        let before = (sums("rollup_1m"), sums("rollup_1h"));
+        assert!(plane.jobs().round(jiff::Timestamp::now()).await.expect("the round runs"));
+        assert_eq!((sums("rollup_1m"), sums("rollup_1h")), before);
+        for table in ["rollup_1m", "rollup_1h"] {
+            assert!(most(table) <= 21, "{table} has {} keys", most(table));
+            let server =
+                plane.sql(&format!("SELECT flows FROM {table} WHERE dimension = 2 AND dst = '203.0.113.80'"));
+            assert_eq!(server, (10 + late).to_string());
+        }
+        send(10 + late).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a1_series_of_every_step_equal_the_rows() {
     let plane = Plane::start().await;

@@ -1,20 +1,9 @@
 //! I8: partitions are made ahead and dropped at the end of their retention, by one instance at a time.
 
 use jiff::{SignedDuration, Timestamp};
-use weir_control_plane::jobs::Jobs;
 use weir_control_plane::store::maintenance::Turn;
-use weir_control_plane::store::partitions::Known;
 
 use crate::support::{Plane, SECOND, batch, mixed_flows, now_ns};
-
-fn jobs(plane: &Plane<'_>) -> Jobs {
-    Jobs {
-        pool: plane.pool().clone(),
-        known: Known::default(),
-        retention: plane.config.retention.clone(),
-        metrics: plane.state().metrics.clone(),
-    }
-}
 
 fn partitions(plane: &Plane<'_>) -> Vec<String> {
     let sql = "SELECT inhrelid::regclass FROM pg_inherits JOIN pg_class ON oid = inhrelid WHERE relkind = 'r' ORDER BY 1::text";
@@ -35,7 +24,7 @@ async fn i8_partitions_are_made_ahead_of_time() {
     }
     assert_eq!(present.iter().filter(|name| name.starts_with("rollup_1h_")).count(), 3, "{present:?}");
     // A later round makes the next ones and nothing twice.
-    assert!(jobs(&plane).round(days_from_now(1)).await.expect("the round runs"));
+    assert!(plane.jobs().round(days_from_now(1)).await.expect("the round runs"));
     assert!(partitions(&plane).contains(&name(3)));
     // Postgres gave each its indexes.
     let indexes =
@@ -61,7 +50,7 @@ async fn i8_what_is_past_its_retention_goes_and_the_rest_stays() {
         || ["flow", "rollup_1m WHERE dimension = 5", "batch", "point_total"].map(|table| plane.count(table));
     assert_eq!(rows(), [82, 4, 2, 4]);
     let round =
-        async |days: i64| assert!(jobs(&plane).round(days_from_now(days)).await.expect("the round runs"));
+        async |days: i64| assert!(plane.jobs().round(days_from_now(days)).await.expect("the round runs"));
     round(0).await;
     assert_eq!(rows(), [82, 4, 2, 4], "nothing is old enough");
     round(4).await;
@@ -82,7 +71,7 @@ async fn i8_a_drop_that_was_cut_short_is_finished() {
     let plane = Plane::start().await;
     let name = format!("flow_{}", Timestamp::now().strftime("%Y%m%d"));
     plane.sql(&format!("ALTER TABLE flow DETACH PARTITION {name}"));
-    assert!(jobs(&plane).round(days_from_now(40)).await.expect("the round runs"));
+    assert!(plane.jobs().round(days_from_now(40)).await.expect("the round runs"));
     assert_eq!(plane.sql(&format!("SELECT to_regclass('{name}')")), "");
 }
 
@@ -90,13 +79,13 @@ async fn i8_a_drop_that_was_cut_short_is_finished() {
 async fn i8_one_instance_at_a_time_does_the_work() {
     let plane = Plane::start().await;
     let turn = Turn::take(plane.pool()).await.expect("the database answers").expect("nobody else has it");
-    assert!(!jobs(&plane).round(Timestamp::now()).await.expect("it looks"), "another one has the turn");
+    assert!(!plane.jobs().round(Timestamp::now()).await.expect("it looks"), "another one has the turn");
     turn.give_back().await.expect("it is given back");
-    assert!(jobs(&plane).round(Timestamp::now()).await.expect("the round runs"));
+    assert!(plane.jobs().round(Timestamp::now()).await.expect("the round runs"));
     // A holder that dies gives it back too.
     drop(Turn::take(plane.pool()).await.expect("the database answers").expect("nobody else has it"));
     crate::support::eventually("the turn is free", || async {
-        jobs(&plane).round(Timestamp::now()).await.expect("it looks")
+        plane.jobs().round(Timestamp::now()).await.expect("it looks")
     })
     .await;
 }

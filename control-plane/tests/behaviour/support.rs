@@ -11,6 +11,7 @@ use serde_json::Value;
 use weir_control_plane::api::AppState;
 use weir_control_plane::auth::SensorToken;
 use weir_control_plane::config::Config;
+use weir_control_plane::jobs::Jobs;
 use weir_control_plane::server::{self, Server};
 use weir_control_plane::store::{Pool, sensors};
 use weir_testbed::postgres::Postgres;
@@ -62,8 +63,7 @@ impl<'a> Plane<'a> {
         let database = database(postgres);
         let token_file = tempfile::NamedTempFile::new().expect("a temporary file");
         std::fs::write(token_file.path(), ADMIN_TOKEN).expect("it can be written");
-        let mut config = Config::default();
-        config.listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut config = Config { listen: SocketAddr::from(([127, 0, 0, 1], 0)), ..Config::default() };
         config.database.url = Some(SecretString::from(postgres.database_url(&database)));
         config.database.pool_size = 12;
         config.auth.admin_token_file = Some(token_file.path().to_owned());
@@ -92,6 +92,10 @@ impl<'a> Plane<'a> {
 
     pub fn state(&self) -> &AppState {
         &self.server.as_ref().expect("the server runs").state
+    }
+
+    pub fn jobs(&self) -> &Jobs {
+        &self.server.as_ref().expect("the server runs").jobs
     }
 
     pub fn pool(&self) -> &Pool {
