@@ -73,7 +73,7 @@ fn main() -> ExitCode {
     }
     let result = match Arguments::parse().bench {
         Bench::Kernel { json, object, program, rounds, flows, packets } => {
-            kernel(json, object.zip(program), rounds, &flows, packets)
+            kernel(json, object.zip(program).as_ref(), rounds, &flows, packets)
         }
         Bench::Drain { json, flows, rounds } => drain(json, flows, rounds),
     };
@@ -115,7 +115,7 @@ fn settings() -> Settings {
 
 fn kernel(
     json: bool,
-    foreign: Option<(PathBuf, String)>,
+    foreign: Option<&(PathBuf, String)>,
     rounds: u32,
     numbers: &[u32],
     packets: u32,
@@ -139,7 +139,7 @@ fn kernel(
                 // Tables as an operator sizes them: at half load, and never below the default.
                 let slots = (2 * flows.next_power_of_two()).max(TableSizes::default().ipv4_slots);
                 let mut rig = Rig::new(hook, ip, slots, &settings())?;
-                if let Some((object, program)) = &foreign
+                if let Some((object, program)) = foreign
                     && let Err(error) = rig.foreign(object, program)
                 {
                     eprintln!("weir-bench-kernel: {name}: {error}");
@@ -154,7 +154,7 @@ fn kernel(
                     ns_above_empty: median(Subject::Weir)?,
                     lru_percpu_hash_ns: median(Subject::LruPerCpuHash)?,
                     percpu_hash_ns: median(Subject::PerCpuHash)?,
-                    foreign_ns: foreign.as_ref().map(|_| median(Subject::Foreign)).transpose()?,
+                    foreign_ns: foreign.map(|_| median(Subject::Foreign)).transpose()?,
                 };
                 print(&row, json);
             }
