@@ -31,19 +31,18 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let bench = Bench::start(&arguments.common).await?;
     let admin = bench.connect().await?;
     let newest: Option<i64> = admin.query_one("SELECT max(window_start_ns) FROM batch", &[]).await?.get(0);
-    let now = match newest {
+    let now = if let Some(newest) = newest {
         // A database that an earlier run has filled is asked as it is.
-        Some(newest) => newest + 1_000,
-        None => {
-            let now = now_ns();
-            fill(&bench, &arguments, now).await?;
-            // What the jobs and autovacuum do within minutes.
-            while !bench.server.jobs.round(jiff::Timestamp::now()).await? {
-                tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-            }
-            admin.batch_execute("VACUUM ANALYZE").await?;
-            now
+        newest + 1_000
+    } else {
+        let now = now_ns();
+        fill(&bench, &arguments, now).await?;
+        // What the jobs and autovacuum do within minutes.
+        while !bench.server.jobs.round(jiff::Timestamp::now()).await? {
+            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
         }
+        admin.batch_execute("VACUUM ANALYZE").await?;
+        now
     };
 
     let time = |ns: i64| jiff::Timestamp::from_nanosecond(i128::from(ns)).map(|time| format!("{time:.3}"));
