@@ -18,6 +18,9 @@ pub struct Segmented {
     pub gso_segs: u32,
 }
 
+/// `GSO_BY_FRAGS` in `linux/skbuff.h`: the segments are the skb's fragments.
+const GSO_BY_FRAGMENTS: u32 = 0xffff;
+
 /// The same on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segments {
@@ -30,13 +33,15 @@ pub struct Segments {
 
 impl Segmented {
     /// Counts segments from the payload, because `gso_segs` may be unset on packets from guests and tun
-    /// devices; for tunnels, whose inner headers we do not read, the skb's own count is better.
+    /// devices; for tunnels, whose inner headers we do not read, and for packets that are cut by their
+    /// fragments (SCTP), the skb's own count is better.
     #[inline(always)]
     #[must_use]
     pub fn on_the_wire(self, tunnelled: bool) -> Segments {
         let payload = self.octets.saturating_sub(self.header_octets);
         let by_payload = if self.gso_size == 0 { 1 } else { payload.div_ceil(self.gso_size) };
-        let packets = if tunnelled && self.gso_segs != 0 { self.gso_segs } else { by_payload };
+        let own_count = tunnelled || self.gso_size == GSO_BY_FRAGMENTS;
+        let packets = if own_count && self.gso_segs != 0 { self.gso_segs } else { by_payload };
         let packets = if packets == 0 { 1 } else { packets };
         let repeats = (packets - 1) as u64;
         let octets = self.octets as u64 + repeats * self.header_octets as u64;
@@ -61,6 +66,18 @@ mod tests {
     fn an_unset_segment_count_is_computed() {
         let skb = Segmented { octets: 3040, link_octets: 14, header_octets: 40, gso_size: 1500, gso_segs: 0 };
         assert_eq!(skb.on_the_wire(false).packets, 2);
+    }
+
+    #[test]
+    fn sctp_is_cut_by_its_fragments() {
+        let skb = Segmented {
+            octets: 20 + 12 + 40_000,
+            link_octets: 14,
+            header_octets: 32,
+            gso_size: 0xffff,
+            gso_segs: 40,
+        };
+        assert_eq!(skb.on_the_wire(false).octets, 40_000 + 40 * 32);
     }
 
     #[test]

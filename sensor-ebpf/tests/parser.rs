@@ -348,3 +348,13 @@ proptest! {
         prop_assert_eq!(found.header_octets as usize, packet.len());
     }
 }
+
+#[test]
+fn k4_a_chain_of_the_longest_headers_is_malformed() {
+    let parse = |count| {
+        let packet = chained(&vec![(60, 255); count]);
+        ipv6(&mut Window::new(&packet), packet.len() as u32).map(|packet| packet.headers.dst_port())
+    };
+    assert_eq!(parse(15), Ok(443));
+    assert_eq!(parse(16), Err(Reject::Malformed));
+}

@@ -43,9 +43,10 @@ impl Direction {
 /// TCP flags, in a packed word, after which the exact time matters: handshake round-trip times, ends of connections.
 const SYN_OR_FIN: u64 = 0x03;
 
-/// Protocols that carry another IP header: an offloaded packet of theirs repeats headers we do not read.
+/// Protocols that carry further headers, which we do not read and each segment repeats: IP in IP, UDP
+/// tunnels, GRE, ESP.
 const fn is_tunnel(protocol: u8) -> bool {
-    matches!(protocol, 4 | 17 | 41 | 47)
+    matches!(protocol, 4 | 17 | 41 | 47 | 50)
 }
 
 /// Where a frame is counted.
@@ -230,7 +231,9 @@ fn into_flow<T: Table>(packet: &T, link: u16, left: u32, frame: &Frame, spot: Sp
         return;
     }
     if link == packed::NO_NUMBER || spot.cpu >= WEIR_TABLE_CPUS.load() {
-        overflow(counters, wire, spot);
+        // A drain gives neither link numbers at once nor slots to this CPU: it is not asked for.
+        counters.overflow += wire.packets as u64;
+        counters.overflow_octets += wire.octets;
         return;
     }
     let key = Key::pack_with(headers.ports, headers.protocol, spot.point, link);
@@ -291,18 +294,19 @@ fn overflow(counters: &mut Counters, wire: Segments, spot: Spot) {
 #[inline(always)]
 fn refuse(spot: Spot, frame: &Frame, reject: Reject) {
     let Some(counters) = counters(spot) else { return };
-    counters.frames += 1;
+    let frames = if frame.gso_segs > 1 { frame.gso_segs as u64 } else { 1 };
+    counters.frames += frames;
     counters.octets_l2 += frame.octets as u64;
     match reject {
-        Reject::NonIp => counters.non_ip += 1,
+        Reject::NonIp => counters.non_ip += frames,
         // Headers that lie where this program cannot read: the packet may be sound, so it is not called
         // malformed; it could not be attributed.
         Reject::Truncated if frame.is_partial() => {
-            counters.overflow += 1;
+            counters.overflow += frames;
             weir_log_refused(spot.point as u32, frame.octets, 1);
         }
         Reject::Malformed | Reject::Truncated => {
-            counters.malformed += 1;
+            counters.malformed += frames;
             weir_log_refused(spot.point as u32, frame.octets, 0);
         }
     }

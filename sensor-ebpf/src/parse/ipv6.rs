@@ -133,7 +133,7 @@ pub struct Walk {
     fragments: u32,
 }
 
-/// Octets that a chain may take: sixteen of the longest headers.
+/// Octets that a chain may take; longer ones, which take sixteen of the longest headers, are malformed.
 const MAX_CHAIN: u32 = 0x7fff;
 
 /// Passes the chain that begins with an extension header `protocol`, of which `rest` octets belong to the
@@ -183,6 +183,9 @@ pub fn extensions(window: &Window<'_>, protocol: u8, rest: u32, walk: &mut Walk)
         };
     }
     let Walk { protocol, octets, fragments, .. } = next;
+    if octets > MAX_CHAIN {
+        return Err(Reject::Malformed);
+    }
     let (protocol, fragments) = (protocol as u8, fragments as u8);
     if fragments & fragment::LATER == 0 && is_extension(protocol) {
         return Err(Reject::Malformed);

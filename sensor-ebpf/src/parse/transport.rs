@@ -46,7 +46,8 @@ pub(super) fn transport(window: &mut Window<'_>, protocol: u8, left: u32) -> Res
         }
         TCP | UDP | DCCP | SCTP | UDP_LITE if left >= 4 => {
             let both: Ports = window.peek().ok_or(Reject::Truncated)?;
-            Ok(Transport { ports: ports(both.src, both.dst), flags: 0, header_octets: 8 })
+            let header_octets = if protocol == SCTP { 12 } else { 8 };
+            Ok(Transport { ports: ports(both.src, both.dst), flags: 0, header_octets })
         }
         ICMP | ICMPV6 if left >= 2 => {
             let icmp: Icmp = window.peek().ok_or(Reject::Truncated)?;

@@ -20,7 +20,7 @@ use super::{
 /// How packets that arrive are seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum IngressMode {
-    /// Native XDP, else generic XDP; TC where frames begin with IP.
+    /// Native XDP, else generic XDP; TC where frames begin with IP, and on bonds.
     #[default]
     Auto,
     /// XDP in the driver.
@@ -104,13 +104,14 @@ impl Programs<'_> {
         mode: IngressMode,
         warnings: &mut Vec<String>,
     ) -> Result<Option<(Hook, String)>, KernelError> {
-        let layer3 = interface.framing == Framing::Layer3;
+        let by_tc = interface.framing == Framing::Layer3 || interface.bond;
         match mode {
             IngressMode::Off => Ok(None),
             IngressMode::Tc => self.tc_hook(interface, TC_INGRESS, TcAttachType::Ingress, None).map(Some),
-            IngressMode::Auto if layer3 => {
+            IngressMode::Auto if by_tc => {
                 self.tc_hook(interface, TC_INGRESS, TcAttachType::Ingress, None).map(Some)
             }
+            IngressMode::Native if interface.bond => Err(KernelError::Bond(interface.name.clone())),
             IngressMode::Native => self.xdp_hook(interface, XdpMode::Driver).map(Some),
             IngressMode::Generic => {
                 warn_of_offloads(interface, warnings);

@@ -140,9 +140,8 @@ impl Rig {
     /// Drains what was counted; the time that reading took is in its figures, the time to zero beside it.
     pub fn drain(&mut self) -> Result<(Drained, Duration), KernelError> {
         let clock = WallClock::measure();
-        let epoch = self.tables.epoch();
         let started = std::time::Instant::now();
-        let turned = self.tables.flip(clock)?;
+        let (epoch, turned) = self.tables.flip(clock)?;
         let grace = started.elapsed();
         let half = self.tables.read(clock)?;
         let started = std::time::Instant::now();
@@ -255,8 +254,7 @@ impl UnderLoad {
     fn drain(&mut self, tables: &mut Tables) -> Result<(), KernelError> {
         const POINTS: [u8; 2] = [1, 2];
         let clock = WallClock::measure();
-        let epoch = tables.epoch();
-        tables.flip(clock)?;
+        let (epoch, _) = tables.flip(clock)?;
         let half = tables.read(clock)?;
         self.in_flows += half.flows.iter().map(|flow| flow.packets).sum::<u64>();
         for point in POINTS {

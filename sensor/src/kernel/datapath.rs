@@ -86,10 +86,11 @@ impl Datapath {
         ingress: IngressMode,
         egress: EgressMode,
     ) -> Result<Attachment, KernelError> {
-        if self.attached.iter().any(|attached| attached.interface == interface) {
+        let found = Interface::find(interface)?;
+        // By its index: an interface may have been renamed since.
+        if self.attached.iter().any(|attached| attached.ifindex == found.index) {
             return Err(KernelError::AttachedTwice(interface.to_owned()));
         }
-        let found = Interface::find(interface)?;
         if let Framing::Other(kind) = found.framing {
             return Err(KernelError::System {
                 what: "attach to an interface",
@@ -138,19 +139,28 @@ impl Datapath {
         let mut programs = Programs { object: &mut self.object, features: self.features };
         // An interface that is gone took its programs with it: its points must be retired all the same.
         let detached = attached.hooks.into_iter().map(|hook| programs.detach(hook)).fold(Ok(()), Result::and);
-        self.points.retire(attached.ifindex, self.tables.epoch())?;
+        // A program that took the point before may count into the next epoch still.
+        self.points.retire(attached.ifindex, self.tables.epoch() + 1)?;
         detached
+    }
+
+    /// Stops to count anywhere: the next flip drains the last of it. The first error is returned, the rest
+    /// is detached all the same.
+    pub fn detach_all(&mut self) -> Result<(), KernelError> {
+        let interfaces: Vec<String> =
+            self.attached.iter().map(|attached| attached.interface.clone()).collect();
+        interfaces.iter().map(|interface| self.detach(interface)).fold(Ok(()), Result::and)
     }
 
     /// Ends the epoch and reads what was counted in it. Blocks for an RCU grace period, 1 to 50 ms.
     /// [`Self::release`] must follow before the next flip.
     pub fn flip(&mut self) -> Result<Drained, KernelError> {
         let clock = WallClock::measure();
-        let epoch = self.tables.epoch();
-        let started = Instant::now();
-        let turned = self.tables.flip(clock)?;
-        let grace = started.elapsed();
+        // Before the turn: a stamp of the new epoch is never taken for one of the old.
         let ended = self.read_clocks()?;
+        let started = Instant::now();
+        let (epoch, turned) = self.tables.flip(clock)?;
+        let grace = started.elapsed();
         let mut half = self.tables.read(clock.between(self.began, ended))?;
         self.began = ended;
         half.figures.grace = grace;

@@ -19,6 +19,10 @@ pub enum KernelError {
          detach it (`ip link set dev {interface} xdp off`), or set `ingress = \"tc\"` for this interface"
     )]
     XdpTaken { interface: String, id: u32, program: String },
+    #[error(
+        "attach XDP to `{0}` in native mode: on a bond it would run on the interfaces below; watch those, or set `ingress = \"tc\"`"
+    )]
+    Bond(String),
     #[error("interface `{0}` does not exist; `ip link` lists those that do")]
     NoInterface(String),
     #[error("interface `{0}` is attached already")]

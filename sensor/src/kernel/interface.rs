@@ -26,6 +26,8 @@ pub struct Interface {
     pub index: u32,
     pub framing: Framing,
     pub mtu: u32,
+    /// A bond: native XDP runs on the interfaces under it, which see packets under their own index.
+    pub bond: bool,
 }
 
 impl Interface {
@@ -48,6 +50,7 @@ impl Interface {
             index: number(&folder, "ifindex")?,
             framing,
             mtu: number(&folder, "mtu")?,
+            bond: folder.join("bonding").exists(),
         })
     }
 

@@ -24,7 +24,7 @@ pub struct Point {
     pub ifindex: u32,
     pub direction: Direction,
     pub stack: u32,
-    /// The epoch in which it was detached: the last one in which it may have counted.
+    /// The last epoch in which it may have counted, once it is detached.
     pub retired: Option<u64>,
 }
 
@@ -92,7 +92,10 @@ impl Points {
         for point in self.known.iter_mut().filter(|point| point.ifindex == ifindex) {
             point.retired = Some(epoch);
         }
-        self.tell(ifindex, PointEntry::default())
+        if ifindex < DIRECT_IFINDEXES {
+            return self.tell(ifindex, PointEntry::default());
+        }
+        self.hashed.remove(&ifindex).map_err(KernelError::map("WEIR_POINTS_HASHED"))
     }
 
     /// Forgets points that cannot have counted after the epoch that was released.

@@ -125,8 +125,7 @@ impl Replay {
     /// Turns the epoch and keeps what it held.
     fn drain(&mut self) -> Result<(), KernelError> {
         let clock = WallClock::of_capture();
-        let epoch = self.tables.epoch();
-        self.tables.flip(clock)?;
+        let (epoch, _) = self.tables.flip(clock)?;
         let mut half = self.tables.read(clock)?;
         let drained = totals(&self.tables, &self.points, epoch, &half.flows);
         if self.totals.is_empty() {

@@ -51,6 +51,10 @@ pub struct Half {
 #[derive(Debug)]
 struct Held {
     epoch: u64,
+    /// The wall-clock instant at which it ended.
+    turned: i64,
+    /// Whether its counts were handed out: until then a flip that failed half-way is taken up again.
+    delivered: bool,
     slots4: Vec<u32>,
     slots6: Vec<u32>,
     stacks: Vec<layout::LinkStack>,
@@ -131,20 +135,32 @@ impl Tables {
         Reading { ticks: control.ticks, ns: control.ticks_ns }
     }
 
-    /// Starts a new epoch and waits until no program writes the old one. The wall-clock instant of the
-    /// turn is returned.
-    pub fn flip(&mut self, clock: WallClock) -> Result<i64, KernelError> {
-        if let Some(held) = &self.held {
-            return Err(KernelError::NotReleased { epoch: held.epoch });
+    /// Starts a new epoch and waits until no program writes the old one: that one's number and the
+    /// wall-clock instant of its end. After an error here or in [`Self::read`], it may be called again and
+    /// goes on where it stopped.
+    pub fn flip(&mut self, clock: WallClock) -> Result<(u64, i64), KernelError> {
+        if let Some(Held { epoch, turned, delivered, .. }) = self.held {
+            if delivered {
+                return Err(KernelError::NotReleased { epoch });
+            }
+            self.grace.wait()?;
+            return Ok((epoch, turned));
         }
         let drained = self.epoch;
         self.tell(half(drained + 1))?;
         let turned = clock.now();
         self.epoch_word().store(drained + 1, Ordering::Release);
         self.epoch = drained + 1;
-        self.held = Some(Held { epoch: drained, slots4: Vec::new(), slots6: Vec::new(), stacks: Vec::new() });
+        self.held = Some(Held {
+            epoch: drained,
+            turned,
+            delivered: false,
+            slots4: Vec::new(),
+            slots6: Vec::new(),
+            stacks: Vec::new(),
+        });
         self.grace.wait()?;
-        Ok(turned)
+        Ok((drained, turned))
     }
 
     fn epoch_word(&self) -> &AtomicU64 {
@@ -217,6 +233,7 @@ impl Tables {
                 },
             );
         }
+        held.delivered = true;
         Ok(Half {
             flows,
             links: links.stacks,

@@ -121,6 +121,10 @@ impl<S: Source, W: Wakes> Drain<S, W> {
                 Event::Steer(Some(steer)) => self.steer(steer).await?,
                 Event::Steer(None) => steerable = false,
                 Event::Stop => {
+                    // Detached before the last flip: nothing is counted that nobody drains.
+                    if let Err(error) = self.blocking(Source::quiesce).await? {
+                        tracing::warn!(%error, "an interface did not let go; the last drain goes on");
+                    }
                     self.drain().await?;
                     return Ok(());
                 }

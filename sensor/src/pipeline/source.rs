@@ -23,6 +23,8 @@ pub trait Source: Send + 'static {
         default: FilterAction,
     ) -> Result<(), Self::Error>;
     fn generation(&self) -> Uuid;
+    /// Counts nothing more: the next flip is the last that finds anything.
+    fn quiesce(&mut self) -> Result<(), Self::Error>;
 }
 
 impl Source for kernel::Datapath {
@@ -47,6 +49,10 @@ impl Source for kernel::Datapath {
 
     fn generation(&self) -> Uuid {
         Self::generation(self)
+    }
+
+    fn quiesce(&mut self) -> Result<(), KernelError> {
+        self.detach_all()
     }
 }
 

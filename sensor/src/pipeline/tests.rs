@@ -105,6 +105,10 @@ impl Source for Fake {
     fn generation(&self) -> Uuid {
         Uuid::from_u128(7)
     }
+
+    fn quiesce(&mut self) -> Result<(), Self::Error> {
+        Ok(())
+    }
 }
 
 struct Calls(mpsc::Receiver<Wakeup>);
