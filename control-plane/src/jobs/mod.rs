@@ -56,16 +56,16 @@ impl Jobs {
         let Some(turn) = Turn::take(&self.pool).await? else {
             return Ok(false);
         };
-        let result = async {
-            self.make_ahead(now).await?;
-            self.drop_expired(now).await?;
-            self.forget_keys(now).await?;
-            self.compact(now).await?;
-            self.summarize(now).await
-        }
-        .await;
+        // What fails does not keep the rest from being done.
+        let results = [
+            self.make_ahead(now).await,
+            self.drop_expired(now).await,
+            self.forget_keys(now).await,
+            self.compact(now).await,
+            self.summarize(now).await,
+        ];
         turn.give_back().await?;
-        result.map(|()| true)
+        results.into_iter().collect::<Result<(), StoreError>>().map(|()| true)
     }
 
     fn report(&self, result: &Result<bool, StoreError>) {

@@ -127,11 +127,25 @@ async fn from_rows(
     let _ = write!(sql.text, "{}, count(*) AS flows, {} FROM flow", keys.flow_columns, summed(false));
     sql.push_filter(filter);
     let _ = write!(sql.text, " GROUP BY {})", grouped(&keys));
-    push_ranking(&mut sql, &keys, "TRUE", metric, limit);
+    let columns = keys.columns.join(", ");
+    let rank = match metric {
+        Metric::Octets => "octets + reverse_octets",
+        Metric::Packets => "packets + reverse_packets",
+        Metric::Flows => "flows",
+    };
+    let limit = sql.bind(limit, Type::INT8);
+    let _ = write!(
+        sql.text,
+        ", totals AS (SELECT {} FROM keyed),
+         largest AS (SELECT *, {rank} AS rank FROM keyed ORDER BY rank DESC, {columns} LIMIT {limit})",
+        totals(),
+    );
+    push_answer(&mut sql, &columns);
     let rows = lease.client().query_typed(&sql.text, &sql.parameters()).await?;
     Ok(answer(&rows, &keys, true, filter.from, filter.to))
 }
 
+/// Ranks all keys by one sum, then adds up the others for the few that are shown.
 async fn from_rollups(
     lease: &Lease<'_>,
     filter: &Filter,
@@ -141,12 +155,32 @@ async fn from_rollups(
     minutes_since: Timestamp,
 ) -> Result<Top, StoreError> {
     let keys = keys(dimension);
+    let columns = keys.columns.join(", ");
     let pieces = pieces(floor(filter.from, MINUTE), ceil(filter.to, MINUTE), minutes_since);
-    let mut sql = Sql::new("WITH keyed AS (SELECT ");
-    let _ = write!(sql.text, "{}, {} FROM ", keys.columns.join(", "), summed(true));
+    let rank = match metric {
+        Metric::Octets => "sum(octets) + sum(reverse_octets)",
+        Metric::Packets => "sum(packets) + sum(reverse_packets)",
+        Metric::Flows => "sum(flows)",
+    };
+    let mut sql = Sql::new("WITH rows AS MATERIALIZED (SELECT * FROM ");
     push_pieces(&mut sql, &pieces, dimension, filter);
-    let _ = write!(sql.text, " AS rows GROUP BY {})", grouped(&keys));
-    push_ranking(&mut sql, &keys, keys.named, metric, limit);
+    let limit = sql.bind(limit, Type::INT8);
+    let _ = write!(
+        sql.text,
+        " AS rows), leaders AS (
+             SELECT {columns}, {rank} AS rank FROM rows WHERE {} GROUP BY {columns}
+             ORDER BY rank DESC, {columns} LIMIT {limit}
+         ), largest AS (
+             SELECT {columns}, rank, {} FROM leaders JOIN rows USING ({columns}) GROUP BY {columns}, rank
+         ), totals AS (SELECT {} FROM ",
+        keys.named,
+        summed(true),
+        totals(),
+    );
+    // Protocols are few and all named: the total of every dimension, also under a filter of them.
+    push_pieces(&mut sql, &pieces, Dimension::Protocol, filter);
+    sql.push(" AS rows)");
+    push_answer(&mut sql, &columns);
     let rows = lease.client().query_typed(&sql.text, &sql.parameters()).await?;
     let (from, to) = match (pieces.first(), pieces.last()) {
         (Some(first), Some(last)) => (first.from, last.to),
@@ -157,8 +191,7 @@ async fn from_rollups(
 
 /// Sums per key. Not clamped: the ranking adds them up again.
 fn summed(with_flows: bool) -> String {
-    let columns = ["flows", "packets", "octets", "reverse_packets", "reverse_octets"];
-    let columns = columns.iter().skip(usize::from(!with_flows));
+    let columns = SUMS.iter().skip(usize::from(!with_flows));
     columns.map(|column| format!("sum({column}) AS {column}")).collect::<Vec<_>>().join(", ")
 }
 
@@ -166,31 +199,24 @@ fn grouped(keys: &Keys) -> String {
     (1..=keys.columns.len()).map(|n| n.to_string()).collect::<Vec<_>>().join(", ")
 }
 
-/// The largest of `keyed`, each row with the totals of all of it. A row without key, for the totals,
-/// comes when no key is named.
-fn push_ranking(sql: &mut Sql, keys: &Keys, named: &str, metric: Metric, limit: i64) {
-    let rank = match metric {
-        Metric::Octets => "octets + reverse_octets",
-        Metric::Packets => "packets + reverse_packets",
-        Metric::Flows => "flows",
+const SUMS: [&str; 5] = ["flows", "packets", "octets", "reverse_packets", "reverse_octets"];
+
+fn totals() -> String {
+    SUMS.map(|column| format!("coalesce(sum({column}), 0) AS {column}")).join(", ")
+}
+
+/// The answer from `totals` and `largest`: each of the largest with the totals beside it. Where there is
+/// none, one row has the totals alone.
+fn push_answer(sql: &mut Sql, columns: &str) {
+    let clamped = |table: &str| {
+        SUMS.map(|column| format!("LEAST({table}.{column}, 9223372036854775807)::bigint")).join(", ")
     };
-    let columns = keys.columns.join(", ");
-    let limit = sql.bind(limit, Type::INT8);
-    let clamped = |prefix: &str| {
-        ["flows", "packets", "octets", "reverse_packets", "reverse_octets"]
-            .map(|column| format!("LEAST({prefix}{column}, 9223372036854775807)::bigint"))
-            .join(", ")
-    };
-    let totals = ["flows", "packets", "octets", "reverse_packets", "reverse_octets"]
-        .map(|column| format!("coalesce(sum({column}), 0) AS {column}"))
-        .join(", ");
     let _ = write!(
         sql.text,
-        ", totals AS (SELECT {totals} FROM keyed),
-         largest AS (SELECT *, {rank} AS rank FROM keyed WHERE {named} ORDER BY rank DESC, {columns} LIMIT {limit})
-         SELECT {}, {}, largest.rank IS NOT NULL, {columns} FROM totals LEFT JOIN largest ON TRUE ORDER BY largest.rank DESC, {columns}",
-        clamped("totals."),
-        clamped("largest."),
+        " SELECT {}, {}, largest.rank IS NOT NULL, {columns} FROM totals LEFT JOIN largest ON TRUE
+         ORDER BY largest.rank DESC, {columns}",
+        clamped("totals"),
+        clamped("largest"),
     );
 }
 
