@@ -12,6 +12,7 @@ mod flows;
 mod health;
 mod ingest;
 mod ledger;
+mod linger;
 mod openapi;
 mod params;
 mod render;

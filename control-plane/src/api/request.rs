@@ -10,7 +10,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 use uuid::Uuid;
 
-use super::{ApiError, AppState};
+use super::{ApiError, AppState, linger};
 
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const MAX_REQUEST_ID: usize = 128;
@@ -38,9 +38,17 @@ pub async fn observe(State(state): State<AppState>, request: Request, next: Next
     let response = if uri_length > MAX_URI {
         problem_response(StatusCode::URI_TOO_LONG)
     } else {
-        tokio::time::timeout(limit, next.run(request))
+        // Who asks first whether to send a body learns it from the answer.
+        let asks_first = request.headers().contains_key(header::EXPECT);
+        let (parts, body) = request.into_parts();
+        let (body, rest) = linger::split(body);
+        let response = tokio::time::timeout(limit, next.run(Request::from_parts(parts, body)))
             .await
-            .unwrap_or_else(|_| problem_response(StatusCode::REQUEST_TIMEOUT))
+            .unwrap_or_else(|_| problem_response(StatusCode::REQUEST_TIMEOUT));
+        if !asks_first {
+            rest.discard().await;
+        }
+        response
     };
     drop(in_flight);
     finish(&state, response, &id, method.as_str(), &route, started)
