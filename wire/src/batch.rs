@@ -37,14 +37,79 @@ pub struct Batch {
     pub links: Vec<LinkStack>,
     #[prost(message, repeated, tag = "11")]
     pub flows: Vec<Flow>,
-    /// Packets of this epoch that were seen again at a further observation point of the same host, and
-    /// are therefore not in `flows`. Part 0 only. Over all parts and points:
-    /// `sum(flows) + crossing_packets == sum(points.totals.flow_packets)`.
+    /// Packets of this part that were seen again at a further observation point of the same host, and
+    /// are therefore not in `flows`. Over all parts and points:
+    /// `sum(flows) + crossing_packets + dropped.packets == sum(points.totals.flow_packets)`.
     #[prost(uint64, tag = "12")]
     pub crossing_packets: u64,
     /// Layer-3 octets of `crossing_packets`.
     #[prost(uint64, tag = "13")]
     pub crossing_octets: u64,
+    /// Set where the sensor could not keep this part's flows: `flows` is empty, the rest is as it was, and
+    /// this says how much went and why. It takes the part's place under the same key.
+    #[prost(message, optional, tag = "14")]
+    pub dropped: Option<Dropped>,
+    /// How the sensor's spool stood when the epoch was drained; part 0 only.
+    #[prost(message, optional, tag = "15")]
+    pub spool: Option<Spool>,
+    /// By how much the sensor's wall clock was set, against its monotonic clock, during the epoch; part 0
+    /// only. Positive is forward; what a clock drifts by is not counted.
+    #[prost(sint64, tag = "16")]
+    pub clock_step_ns: i64,
+}
+
+/// Flows that were counted but not kept.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct Dropped {
+    #[prost(enumeration = "DropReason", tag = "1")]
+    pub reason: i32,
+    #[prost(uint64, tag = "2")]
+    pub records: u64,
+    /// Both directions.
+    #[prost(uint64, tag = "3")]
+    pub packets: u64,
+    /// Layer-3 octets.
+    #[prost(uint64, tag = "4")]
+    pub octets: u64,
+}
+
+/// Why a sensor dropped a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Enumeration)]
+#[repr(i32)]
+pub enum DropReason {
+    Unknown = 0,
+    /// The spool reached its bound of bytes: the oldest went.
+    SpoolBytes = 1,
+    /// Older than the spool keeps.
+    SpoolAge = 2,
+    /// Refused for good, and the quarantine reached its bound.
+    Quarantine = 3,
+    /// The spool's file was damaged here.
+    Corrupt = 4,
+}
+
+/// The state of a sensor's spool.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct Spool {
+    /// Batches that wait for delivery.
+    #[prost(uint64, tag = "1")]
+    pub batches: u64,
+    #[prost(uint64, tag = "2")]
+    pub bytes: u64,
+    /// The bound of `bytes`.
+    #[prost(uint64, tag = "3")]
+    pub capacity_bytes: u64,
+    /// Age of the oldest, milliseconds.
+    #[prost(uint64, tag = "4")]
+    pub oldest_age_ms: u64,
+    /// Batches that the control plane refused for good and that are kept aside.
+    #[prost(uint64, tag = "5")]
+    pub quarantined_batches: u64,
+    #[prost(uint64, tag = "6")]
+    pub quarantined_packets: u64,
+    /// The disk cannot be written: batches wait in memory, and the kernel's half until they are delivered.
+    #[prost(bool, tag = "7")]
+    pub degraded: bool,
 }
 
 /// An observation point: one direction of one interface.

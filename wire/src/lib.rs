@@ -11,7 +11,9 @@ mod batch;
 mod codec;
 pub mod link;
 
-pub use batch::{Batch, Direction, EndReason, Flow, LinkStack, Point, TcpState, Totals};
+pub use batch::{
+    Batch, Direction, DropReason, Dropped, EndReason, Flow, LinkStack, Point, Spool, TcpState, Totals,
+};
 pub use codec::{CodecError, decode, encode};
 
 /// Version of the batch format that this crate writes.

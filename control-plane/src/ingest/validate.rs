@@ -72,9 +72,6 @@ pub fn check(batch: weir_wire::Batch, horizon: Horizon) -> Result<Batch, Invalid
     };
     let (points, index_of) = check_points(batch.points, batch.part)?;
     let links = check_links(&batch.links)?;
-    if batch.part != 0 && (batch.crossing_packets != 0 || batch.crossing_octets != 0) {
-        return invalid("crossing_packets", "belongs to part 0");
-    }
     let mut flows = batch.flows;
     if flows.len() > limits::MAX_RECORDS {
         return invalid("flows", format!("{} records, more than {}", flows.len(), limits::MAX_RECORDS));

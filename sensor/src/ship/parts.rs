@@ -97,6 +97,9 @@ fn batch(merged: &Merged, generation: Uuid, (part, parts): (u32, u32), records: 
         flows,
         crossing_packets: if part == 0 { merged.crossing_packets } else { 0 },
         crossing_octets: if part == 0 { merged.crossing_octets } else { 0 },
+        dropped: None,
+        spool: None,
+        clock_step_ns: 0,
     }
 }
 
