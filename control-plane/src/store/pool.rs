@@ -67,12 +67,15 @@ pub enum Isolation {
 pub struct Pool {
     inner: bb8::Pool<Manager>,
     timeouts: StatementTimeouts,
+    max: u32,
     metrics: Metrics,
 }
 
 /// Figures for metrics and readiness.
 #[derive(Clone, Copy, Debug)]
 pub struct PoolState {
+    /// Connections that it may hold.
+    pub max: u32,
     pub total: u32,
     pub idle: u32,
     pub waiting: u64,
@@ -109,7 +112,7 @@ impl Pool {
             .queue_strategy(QueueStrategy::Lifo)
             .error_sink(Box::new(Sink { metrics: metrics.clone() }))
             .build_unchecked(Manager { config });
-        Ok(Self { inner, timeouts: settings.statement_timeouts_ms, metrics })
+        Ok(Self { inner, timeouts: settings.statement_timeouts_ms, max: settings.pool_size, metrics })
     }
 
     /// Takes a connection and begins a transaction on it. `operation` names it in the metrics.
@@ -175,6 +178,7 @@ impl Pool {
     pub fn state(&self) -> PoolState {
         let state = self.inner.state();
         PoolState {
+            max: self.max,
             total: state.connections,
             idle: state.idle_connections,
             waiting: state.statistics.pending_gets(),

@@ -43,6 +43,7 @@ pub struct Registered {
     pub job_runs: IntCounterVec,
     pub partitions_dropped: IntCounter,
     pub rollup_rows_pooled: IntCounter,
+    pool_max: IntGauge,
     pool_total: IntGauge,
     pool_idle: IntGauge,
     pool_active: IntGauge,
@@ -94,7 +95,7 @@ impl Registered {
         let b = Builder(Registry::new());
         #[cfg(target_os = "linux")]
         let _ = b.0.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()));
-        Arc::new(Self {
+        let registered = Self {
             request_seconds: b.histograms(
                 "weir_http_request_duration_seconds",
                 "Time from a request's head to its answer, by method, route template and status",
@@ -138,12 +139,12 @@ impl Registered {
                 &["reason"],
             ),
             clock_skew_seconds: b.histogram(
-                "weir_sensor_clock_skew_seconds",
+                "weir_ingest_clock_skew_seconds",
                 "Distance between a sensor's clock and ours as a batch arrived, the way included",
                 SKEW,
             ),
             clock_flagged: b.counter(
-                "weir_sensor_clock_flagged_total",
+                "weir_ingest_clock_flagged_total",
                 "Batches from a sensor whose clock was over five minutes off",
             ),
             job_runs: b.counters("weir_job_runs_total", "Runs of the background jobs", &["job", "outcome"]),
@@ -153,6 +154,7 @@ impl Registered {
                 "weir_rollup_rows_pooled_total",
                 "Rollup rows of small keys that were added to their bucket's row of all others",
             ),
+            pool_max: b.gauge("weir_db_pool_max_connections", "Connections that the pool may hold"),
             pool_total: b.gauge("weir_db_pool_connections", "Connections that the pool holds"),
             pool_idle: b.gauge("weir_db_pool_idle_connections", "Connections that nobody uses"),
             pool_active: b.gauge("weir_db_pool_active_connections", "Connections in use"),
@@ -171,7 +173,13 @@ impl Registered {
                 "Connections closed since the start because they failed the test at check-out",
             ),
             registry: b.0,
-        })
+        };
+        // A series that begins with its first event hides that event from a rate: these begin at 0.
+        for outcome in ["stored", "duplicate", "refused", "failed"] {
+            registered.ingest_batches.with_label_values(&[outcome]);
+        }
+        registered.rollbacks.with_label_values(&["ingest"]);
+        Arc::new(registered)
     }
 
     /// Rounds of the maintenance job that ended, however.
@@ -185,6 +193,7 @@ impl Registered {
     #[must_use]
     pub fn render(&self, pool: PoolState) -> String {
         let set = |gauge: &IntGauge, value: u64| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        set(&self.pool_max, u64::from(pool.max));
         set(&self.pool_total, u64::from(pool.total));
         set(&self.pool_idle, u64::from(pool.idle));
         set(&self.pool_active, u64::from(pool.total.saturating_sub(pool.idle)));

@@ -39,7 +39,7 @@ async fn i4_skew_is_measured_flagged_beyond_five_minutes_and_never_dropped() {
     assert_eq!(plane.count("batch"), 4);
     let metrics =
         plane.http.get(plane.url("/metrics")).send().await.expect("an answer").text().await.expect("text");
-    assert!(metrics.contains("weir_sensor_clock_flagged_total 2"), "{metrics}");
+    assert!(metrics.contains("weir_ingest_clock_flagged_total 2"), "{metrics}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
