@@ -5,13 +5,14 @@
 //!                                        ^-- jobs (partitions, retention)
 //! ```
 //!
-//! [`api`] speaks HTTP and knows no SQL, [`store`] speaks SQL and knows no HTTP; [`ingest`] is the write
+//! [`expression`] is the language in which operators choose flows. [`api`] speaks HTTP and knows no SQL, [`store`] speaks SQL and knows no HTTP; [`ingest`] is the write
 //! path between them. [`server`] puts the parts together.
 #![forbid(unsafe_code)]
 
 pub mod api;
 pub mod auth;
 pub mod config;
+pub mod expression;
 pub mod ingest;
 pub mod jobs;
 pub mod server;

@@ -5,6 +5,7 @@
 //! a route outside the open group without a credential does not compile into the router.
 
 mod access;
+mod completion;
 mod cursor;
 mod docs;
 mod error;
@@ -57,6 +58,7 @@ pub struct AppState {
 fn routes(state: Option<&AppState>) -> OpenApiRouter<AppState> {
     let operators = OpenApiRouter::new()
         .routes(routes!(flows::list))
+        .routes(routes!(completion::complete))
         .routes(routes!(top::top))
         .routes(routes!(timeseries::timeseries))
         .routes(routes!(sensors::list))

@@ -5,6 +5,7 @@ use utoipa::IntoParams;
 
 use super::params::{FromParams, Params};
 use super::{ApiError, AppState};
+use crate::expression::{self, Expression, protocol_number};
 use crate::store::filter::{Filter, Network};
 use crate::store::sensors::{self, SensorRef};
 
@@ -112,6 +113,9 @@ pub struct FilterParams {
     /// At least this many layer-3 octets, both directions together
     #[param(minimum = 0, example = 1000)]
     pub min_octets: Option<u64>,
+    /// An expression, for what the other parameters cannot say; all must hold
+    #[param(value_type = Option<String>, max_length = 4096, example = "dst_port in (80, 443) and not src = 10.0.0.0/8")]
+    pub filter: Option<Expression>,
 }
 
 impl FromParams for FilterParams {
@@ -135,6 +139,19 @@ impl FromParams for FilterParams {
             protocol: params.parsed("protocol", "a protocol's number or name", protocol_number),
             sensor: params.parsed("sensor", "a sensor's id or name", SensorRef::parse),
             min_octets: params.number("min_octets", 0..=i64::MAX as u64),
+            filter: expression(params),
+        }
+    }
+}
+
+/// An empty text is no filter: a field that nobody filled in.
+fn expression(params: &mut Params) -> Option<Expression> {
+    let text = params.text("filter").filter(|text| !text.trim().is_empty())?;
+    match expression::parse(&text) {
+        Ok(expression) => Some(expression),
+        Err(error) => {
+            params.fault("filter", error.to_string());
+            None
         }
     }
 }
@@ -167,52 +184,14 @@ impl FilterParams {
             dst_port: self.dst_port,
             protocol: self.protocol,
             min_octets: self.min_octets,
+            expression: self.filter.clone(),
         })
     }
-}
-
-/// Names of the protocols that people filter by, from IANA's list.
-const PROTOCOLS: &[(&str, u8)] = &[
-    ("icmp", 1),
-    ("igmp", 2),
-    ("ipip", 4),
-    ("tcp", 6),
-    ("udp", 17),
-    ("dccp", 33),
-    ("ipv6", 41),
-    ("rsvp", 46),
-    ("gre", 47),
-    ("esp", 50),
-    ("ah", 51),
-    ("icmpv6", 58),
-    ("eigrp", 88),
-    ("ospf", 89),
-    ("pim", 103),
-    ("vrrp", 112),
-    ("l2tp", 115),
-    ("sctp", 132),
-    ("udplite", 136),
-];
-
-fn protocol_number(text: &str) -> Option<u8> {
-    if text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return text.parse().ok();
-    }
-    PROTOCOLS.iter().find(|(name, _)| text.eq_ignore_ascii_case(name)).map(|(_, number)| *number)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn protocols_have_numbers_and_names() {
-        assert_eq!(protocol_number("TCP"), Some(6));
-        assert_eq!(protocol_number("255"), Some(255));
-        for wrong in ["", "256", "-6", "tcpp", "6 "] {
-            assert_eq!(protocol_number(wrong), None, "{wrong:?}");
-        }
-    }
 
     #[test]
     fn a_window_has_sane_defaults() {

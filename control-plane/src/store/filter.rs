@@ -8,6 +8,8 @@ use bytes::{BufMut, BytesMut};
 use jiff::Timestamp;
 use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 
+use crate::expression::Expression;
+
 /// An address, or all addresses of a prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Network {
@@ -51,7 +53,7 @@ impl Network {
     }
 
     /// Equality for a single address, because that is what its index answers.
-    fn operator(&self) -> &'static str {
+    pub(super) fn operator(&self) -> &'static str {
         if self.is_host() { "=" } else { "<<=" }
     }
 }
@@ -96,6 +98,7 @@ pub struct Filter {
     pub dst_port: Option<u16>,
     pub protocol: Option<u8>,
     pub min_octets: Option<u64>,
+    pub expression: Option<Expression>,
 }
 
 impl Filter {
@@ -108,6 +111,7 @@ impl Filter {
             && self.src_port.is_none()
             && self.dst_port.is_none()
             && self.min_octets.is_none()
+            && self.expression.is_none()
     }
 }
 
@@ -174,6 +178,10 @@ impl Sql {
         if let Some(octets) = filter.min_octets {
             let value = self.bind(octets as i64, Type::INT8);
             let _ = write!(self.text, " AND octets::numeric + reverse_octets >= {value}");
+        }
+        if let Some(expression) = &filter.expression {
+            self.push(" AND ");
+            self.push_expression(expression);
         }
     }
 }

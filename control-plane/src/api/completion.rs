@@ -1,0 +1,125 @@
+//! `GET /api/v1/flows/filter`: what may come next in a filter, and what is wrong with it.
+
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+use utoipa::{IntoParams, ToSchema};
+
+use super::error::Problem;
+use super::params::{FromParams, Params, Query};
+use super::{ApiError, AppState};
+use crate::expression::{self, Field};
+use crate::store::names::{self, Names};
+
+/// Names that are offered at once.
+const MAX_NAMES: i64 = 20;
+
+/// A filter that is being typed.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct CompletionParams {
+    /// The text so far
+    #[param(value_type = Option<String>, max_length = 4096, example = "dst_port = 443 and proto")]
+    pub filter: String,
+    /// Where the cursor stands, in characters from the start. Default: the end
+    #[param(minimum = 0, maximum = 4096, example = 24)]
+    pub cursor: Option<u16>,
+}
+
+impl FromParams for CompletionParams {
+    fn read(params: &mut Params) -> Self {
+        let filter = params.text("filter").unwrap_or_default();
+        if filter.len() > expression::MAX_TEXT {
+            params.fault("filter", format!("has more than {} bytes", expression::MAX_TEXT));
+        }
+        let cursor = params.number("cursor", 0..=expression::MAX_TEXT as u64).map(|cursor| cursor as u16);
+        Self { filter, cursor }
+    }
+}
+
+/// What is known of a filter.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Completion {
+    /// Whether `/flows` would take the text as it is
+    pub valid: bool,
+    /// Why not; null where it is valid or empty
+    pub fault: Option<Fault>,
+    /// What may stand at the cursor
+    pub candidates: Vec<Candidate>,
+    /// A candidate takes the place of the characters from here
+    #[schema(example = 19)]
+    pub replace_from: usize,
+    /// to here
+    #[schema(example = 24)]
+    pub replace_to: usize,
+}
+
+/// The first thing that is wrong with a filter.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Fault {
+    /// In characters from the start
+    #[schema(example = 24)]
+    pub at: usize,
+    #[schema(example = "expected one of = != in not in after `protocol`")]
+    pub message: String,
+}
+
+/// Something that may stand at the cursor.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Candidate {
+    #[schema(example = "protocol")]
+    pub text: String,
+    /// Empty where the text says it all
+    #[schema(example = "IP protocol, by number or name")]
+    pub description: &'static str,
+}
+
+/// Complete a filter
+///
+/// For input fields: what may stand at the cursor, names of sensors and interfaces among it, and the first
+/// fault of the text.
+#[utoipa::path(
+    get,
+    path = "/api/v1/flows/filter",
+    tag = "flows",
+    security(("admin_token" = [])),
+    params(CompletionParams),
+    responses(
+        (status = 200, body = Completion, description = "Candidates, maybe none"),
+        (status = 400, body = Problem, content_type = "application/problem+json", description = "A parameter is not valid"),
+        (status = 401, body = Problem, content_type = "application/problem+json", description = "No operator's token"),
+        (status = 408, body = Problem, content_type = "application/problem+json", description = "The request took too long"),
+        (status = 414, body = Problem, content_type = "application/problem+json", description = "The URL is too long"),
+        (status = 500, body = Problem, content_type = "application/problem+json", description = "The server failed"),
+        (status = 503, body = Problem, content_type = "application/problem+json", description = "The database is unavailable"),
+        (status = 504, body = Problem, content_type = "application/problem+json", description = "The database took too long"),
+    )
+)]
+pub async fn complete(
+    State(state): State<AppState>,
+    Query { value: params, .. }: Query<CompletionParams>,
+) -> Result<Json<Completion>, ApiError> {
+    let CompletionParams { filter, cursor } = params;
+    let cursor = cursor.map_or(usize::MAX, usize::from);
+    let completion = expression::complete(&filter, cursor);
+    let mut candidates: Vec<Candidate> = completion
+        .candidates
+        .into_iter()
+        .map(|candidate| Candidate { text: candidate.text, description: candidate.description })
+        .collect();
+    if let Some(field) = completion.names_of {
+        let names = if field == Field::Sensor { Names::Sensors } else { Names::Interfaces };
+        let names = names::beginning_with(&state.pool, names, &completion.prefix, MAX_NAMES).await?;
+        candidates.extend(names.into_iter().map(|text| Candidate { text, description: "" }));
+    }
+    let parsed = expression::parse(&filter);
+    let valid = parsed.is_ok();
+    let fault = parsed.err().filter(|_| !filter.trim().is_empty());
+    Ok(Json(Completion {
+        valid,
+        fault: fault.map(|error| Fault { at: error.at, message: error.message }),
+        candidates,
+        replace_from: completion.replace.start,
+        replace_to: completion.replace.end,
+    }))
+}

@@ -1,0 +1,36 @@
+//! Names that begin alike: for whoever types one.
+
+use super::{Class, Isolation, Pool, StoreError};
+
+/// Whose names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Names {
+    Sensors,
+    Interfaces,
+}
+
+/// Up to `limit` names that begin with `prefix`, in order.
+pub async fn beginning_with(
+    pool: &Pool,
+    names: Names,
+    prefix: &str,
+    limit: i64,
+) -> Result<Vec<String>, StoreError> {
+    let sql = match names {
+        Names::Sensors => "SELECT name FROM sensor WHERE starts_with(name, $1) ORDER BY name LIMIT $2",
+        Names::Interfaces => {
+            "SELECT DISTINCT interface FROM observation_point WHERE starts_with(interface, $1)
+             ORDER BY interface LIMIT $2"
+        }
+    };
+    let work = async {
+        let lease = pool.begin(Class::Query, Isolation::Snapshot, "names").await?;
+        let result = async {
+            let rows = lease.client().query(sql, &[&prefix, &limit]).await?;
+            Ok(rows.iter().map(|row| row.get(0)).collect())
+        }
+        .await;
+        lease.finish(result).await
+    };
+    pool.within(Class::Query, work).await
+}
