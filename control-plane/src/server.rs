@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
 use crate::api::{self, AppState};
@@ -61,6 +61,7 @@ pub async fn start(config: &Config) -> anyhow::Result<Server> {
         metrics,
         settings: Arc::new(config.api.clone()),
         retention: Arc::new(config.retention.clone()),
+        exports: Arc::new(Semaphore::new(config.api.max_exports)),
     };
     let listener =
         TcpListener::bind(config.listen).await.with_context(|| format!("listen on {}", config.listen))?;

@@ -9,6 +9,7 @@ mod completion;
 mod cursor;
 mod docs;
 mod error;
+mod export;
 mod flows;
 mod health;
 mod ingest;
@@ -19,6 +20,7 @@ mod params;
 mod render;
 mod request;
 mod sensors;
+mod table;
 mod timeseries;
 mod top;
 mod window;
@@ -28,6 +30,7 @@ use std::sync::Arc;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::{Router, middleware};
+use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use utoipa_axum::router::OpenApiRouter;
@@ -52,6 +55,8 @@ pub struct AppState {
     pub metrics: Metrics,
     pub settings: Arc<config::Api>,
     pub retention: Arc<config::Retention>,
+    /// Places for exports.
+    pub exports: Arc<Semaphore>,
 }
 
 /// All routes, in their groups, with their documentation. `guard` wraps a group in its access check.
@@ -59,6 +64,7 @@ fn routes(state: Option<&AppState>) -> OpenApiRouter<AppState> {
     let operators = OpenApiRouter::new()
         .routes(routes!(flows::list))
         .routes(routes!(completion::complete))
+        .routes(routes!(export::export))
         .routes(routes!(top::top))
         .routes(routes!(timeseries::timeseries))
         .routes(routes!(sensors::list))

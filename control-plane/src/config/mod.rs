@@ -42,6 +42,8 @@ pub struct Api {
     pub request_timeout_ms: u64,
     /// Origins whose pages may call the API from a browser, as `https://host[:port]`.
     pub cors_origins: Vec<String>,
+    /// Exports at once; each holds a connection to Postgres for as long as it takes.
+    pub max_exports: usize,
 }
 
 /// Where and how to reach Postgres.
@@ -65,6 +67,7 @@ pub struct Database {
 pub struct StatementTimeouts {
     pub ingest: u64,
     pub query: u64,
+    pub export: u64,
     pub admin: u64,
     pub maintenance: u64,
 }
@@ -141,7 +144,7 @@ impl Default for Config {
 
 impl Default for Api {
     fn default() -> Self {
-        Self { request_timeout_ms: 60_000, cors_origins: Vec::new() }
+        Self { request_timeout_ms: 60_000, cors_origins: Vec::new(), max_exports: 2 }
     }
 }
 
@@ -160,7 +163,7 @@ impl Default for Database {
 
 impl Default for StatementTimeouts {
     fn default() -> Self {
-        Self { ingest: 30_000, query: 10_000, admin: 5_000, maintenance: 600_000 }
+        Self { ingest: 30_000, query: 10_000, export: 1_800_000, admin: 5_000, maintenance: 600_000 }
     }
 }
 
@@ -200,6 +203,7 @@ impl Config {
         };
         within("shutdown_deadline_ms", self.shutdown_deadline_ms, 100, 600_000);
         within("api.request_timeout_ms", self.api.request_timeout_ms, 100, 600_000);
+        within("api.max_exports", self.api.max_exports as u64, 1, 100);
         let database = &self.database;
         within("database.pool_size", u64::from(database.pool_size), 2, 500);
         within("database.acquire_timeout_ms", database.acquire_timeout_ms, 10, 60_000);
@@ -207,6 +211,7 @@ impl Config {
         let timeouts = &database.statement_timeouts_ms;
         within("database.statement_timeouts_ms.ingest", timeouts.ingest, 100, 600_000);
         within("database.statement_timeouts_ms.query", timeouts.query, 100, 600_000);
+        within("database.statement_timeouts_ms.export", timeouts.export, 100, 86_400_000);
         within("database.statement_timeouts_ms.admin", timeouts.admin, 100, 600_000);
         within("database.statement_timeouts_ms.maintenance", timeouts.maintenance, 100, 86_400_000);
         let ingest = &self.ingest;

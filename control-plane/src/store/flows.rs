@@ -57,7 +57,7 @@ pub struct Point {
     pub direction: i16,
 }
 
-const COLUMNS: &str = "window_start, flow_id, sensor_id, start_ns, first_ns, last_ns, src, dst, protocol, \
+pub(super) const COLUMNS: &str = "window_start, flow_id, sensor_id, start_ns, first_ns, last_ns, src, dst, protocol, \
     src_port, dst_port, packets, octets, reverse_packets, reverse_octets, tcp_flags, reverse_tcp_flags, \
     tcp_state, end_reason, handshake_rtt_us, fragment, icmp_type, icmp_code, sampling_interval, \
     retransmits, point_id, link, path";
@@ -95,7 +95,7 @@ pub async fn list(
 }
 
 /// The names behind the numbers of a page.
-struct Names {
+pub(super) struct Names {
     sensors: HashMap<i32, String>,
     points: HashMap<(i32, i32), Point>,
 }
@@ -108,18 +108,31 @@ impl Names {
         if sensor_ids.is_empty() {
             return Ok(Self { sensors: HashMap::new(), points: HashMap::new() });
         }
+        Self::some(lease, Some(sensor_ids)).await
+    }
+
+    /// Of every sensor there is.
+    pub(super) async fn all(lease: &Lease<'_>) -> Result<Self, StoreError> {
+        Self::some(lease, None).await
+    }
+
+    /// Of these sensors; none means all.
+    async fn some(lease: &Lease<'_>, sensor_ids: Option<Vec<i32>>) -> Result<Self, StoreError> {
         let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 1] =
             [(&sensor_ids, Type::INT4_ARRAY)];
         let sensors = lease
             .client()
-            .query_typed("SELECT sensor_id, name FROM sensor WHERE sensor_id = ANY ($1)", &parameters)
+            .query_typed(
+                "SELECT sensor_id, name FROM sensor WHERE $1 IS NULL OR sensor_id = ANY ($1)",
+                &parameters,
+            )
             .await?;
         // A sensor has at most a few hundred points: all of them cost less than finding out which.
         let points = lease
             .client()
             .query_typed(
                 "SELECT sensor_id, point_id, interface, direction FROM observation_point
-                 WHERE sensor_id = ANY ($1)",
+                 WHERE $1 IS NULL OR sensor_id = ANY ($1)",
                 &parameters,
             )
             .await?;
@@ -130,7 +143,7 @@ impl Names {
         })
     }
 
-    fn flow(&self, row: &Row) -> Flow {
+    pub(super) fn flow(&self, row: &Row) -> Flow {
         let sensor_id: i32 = row.get("sensor_id");
         let point = |id: i32| self.points.get(&(sensor_id, id)).cloned().unwrap_or_default();
         let path: Option<Vec<i32>> = row.get("path");

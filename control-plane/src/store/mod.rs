@@ -8,6 +8,7 @@ pub mod batches;
 pub mod compaction;
 mod copy;
 mod error;
+pub mod export;
 mod expression;
 pub mod filter;
 pub mod flows;

@@ -26,6 +26,8 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 pub enum Class {
     Ingest,
     Query,
+    /// A question whose answer is streamed: its time is the receiver's, too.
+    Export,
     Admin,
     Maintenance,
 }
@@ -35,6 +37,7 @@ impl Class {
         match self {
             Self::Ingest => "ingest",
             Self::Query => "query",
+            Self::Export => "export",
             Self::Admin => "admin",
             Self::Maintenance => "maintenance",
         }
@@ -47,7 +50,7 @@ impl Class {
             // cost of a random page is a spinning disk's: it would read whole tables for one dimension.
             Self::Query => "; SET LOCAL work_mem = '32MB'; SET LOCAL random_page_cost = 1.1",
             Self::Maintenance => "; SET LOCAL work_mem = '32MB'",
-            Self::Ingest | Self::Admin => "",
+            Self::Ingest | Self::Export | Self::Admin => "",
         }
     }
 }
@@ -193,6 +196,7 @@ impl Pool {
         match class {
             Class::Ingest => self.timeouts.ingest,
             Class::Query => self.timeouts.query,
+            Class::Export => self.timeouts.export,
             Class::Admin => self.timeouts.admin,
             Class::Maintenance => self.timeouts.maintenance,
         }

@@ -22,6 +22,8 @@ pub struct Registered {
     /// category
     pub request_errors: IntCounterVec,
     pub requests_in_flight: IntGauge,
+    pub exports_in_flight: IntGauge,
+    pub export_rows: IntCounter,
     /// class, operation
     pub query_seconds: HistogramVec,
     /// operation
@@ -108,6 +110,8 @@ impl Registered {
                 &["category"],
             ),
             requests_in_flight: b.gauge("weir_http_requests_in_flight", "Requests being answered"),
+            exports_in_flight: b.gauge("weir_exports_in_flight", "Exports being streamed"),
+            export_rows: b.counter("weir_export_rows_total", "Flows written to exports"),
             query_seconds: b.histograms(
                 "weir_db_transaction_duration_seconds",
                 "Time a connection was held for one transaction, by query class and operation",

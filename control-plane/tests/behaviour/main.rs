@@ -9,6 +9,7 @@ mod access;
 mod command_line;
 mod database_away;
 mod errors;
+mod flows_export;
 mod flows_filter;
 mod flows_list;
 mod flows_top;

@@ -35,6 +35,7 @@ fn a1_every_route_is_in_the_document() {
         "get /api/docs",
         "get /api/openapi.json",
         "get /api/v1/flows",
+        "get /api/v1/flows/export",
         "get /api/v1/flows/filter",
         "get /api/v1/flows/timeseries",
         "get /api/v1/flows/top",

@@ -1,0 +1,65 @@
+//! Flows as a stream: all that a filter chooses, in one snapshot, never more than a few pages in memory.
+
+use futures_util::{StreamExt as _, pin_mut};
+use tokio::sync::mpsc;
+
+use super::filter::{Filter, Sql};
+use super::flows::{COLUMNS, Flow, Names};
+use super::{Class, Isolation, Pool, StoreError};
+
+/// Flows that are handed over at once.
+const PAGE: usize = 1_000;
+/// Pages that wait for whoever takes them; then Postgres waits, too.
+const AHEAD: usize = 2;
+
+/// At most `limit` flows of the filter, newest first, page by page; after an error nothing comes.
+/// Whoever drops the receiver ends the question.
+#[must_use]
+pub fn export(pool: Pool, filter: Filter, limit: i64) -> mpsc::Receiver<Result<Vec<Flow>, StoreError>> {
+    let (pages, taken) = mpsc::channel(AHEAD);
+    tokio::spawn(async move {
+        // The receiver may be gone while a page is awaited: then the transaction is dropped here, which
+        // cancels its statement and closes its connection.
+        let work = pool.within(Class::Export, stream(&pool, &filter, limit, &pages));
+        tokio::select! {
+            result = work => {
+                if let Err(error) = result {
+                    // Nobody takes it where nobody is left.
+                    let _ = pages.send(Err(error)).await;
+                }
+            }
+            () = pages.closed() => {}
+        }
+    });
+    taken
+}
+
+async fn stream(
+    pool: &Pool,
+    filter: &Filter,
+    limit: i64,
+    pages: &mpsc::Sender<Result<Vec<Flow>, StoreError>>,
+) -> Result<(), StoreError> {
+    let mut sql = Sql::new(&format!("SELECT {COLUMNS} FROM flow"));
+    sql.push_filter(filter);
+    let limit = sql.bind(limit, tokio_postgres::types::Type::INT8);
+    sql.push(&format!(" ORDER BY window_start DESC, sensor_id DESC, flow_id DESC LIMIT {limit}"));
+    let lease = pool.begin(Class::Export, Isolation::Snapshot, "flows_export").await?;
+    let result = async {
+        let names = Names::all(&lease).await?;
+        let rows = lease.client().query_typed_raw(&sql.text, sql.parameters()).await?;
+        pin_mut!(rows);
+        let mut page = Vec::with_capacity(PAGE);
+        while let Some(row) = rows.next().await {
+            page.push(names.flow(&row?));
+            if page.len() == PAGE && pages.send(Ok(std::mem::take(&mut page))).await.is_err() {
+                break;
+            }
+        }
+        // The last page, and a first one where there are no flows: whoever waits learns that it worked.
+        let _ = pages.send(Ok(page)).await;
+        Ok(())
+    }
+    .await;
+    lease.finish(result).await
+}
