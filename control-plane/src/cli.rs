@@ -41,13 +41,14 @@ Examples:
   weir-control-plane migrate --config /etc/weir/control-plane.toml
   weir-control-plane migrate --to 3 --roll-back      # drops what later versions hold; back up first")]
     Migrate(Migrate),
-    /// Add, list and revoke sensors
+    /// Add, list, revoke and remove sensors
     #[command(after_help = "\
 Examples:
   weir-control-plane sensor add edge-1            # prints the token, once
   weir-control-plane sensor add edge-1 --json | jq -r .token > /etc/weir/sensor.token
   weir-control-plane sensor list
-  weir-control-plane sensor revoke edge-1")]
+  weir-control-plane sensor revoke edge-1
+  weir-control-plane sensor remove edge-1         # and all that it sent")]
     Sensor(Sensor),
     /// Print the OpenAPI document
     #[command(after_help = "Example:\n  weir-control-plane openapi > openapi.json")]
@@ -92,6 +93,8 @@ pub enum SensorCommand {
     List(ListSensors),
     /// Revoke a sensor: its batches are refused from now on, what it sent stays
     Revoke(NamedSensor),
+    /// Remove a sensor and all that it sent: refused from now on, deleted by the server's next round of jobs
+    Remove(NamedSensor),
 }
 
 #[derive(Debug, Args)]

@@ -53,14 +53,15 @@ pub async fn start(config: &Config) -> anyhow::Result<Server> {
     };
     jobs.make_ahead(jiff::Timestamp::now()).await.context("make the first partitions")?;
 
+    let retention = Arc::new(config.retention.clone());
     let state = AppState {
         pool: pool.clone(),
         auth: Auth::new(&admin_token),
-        ingest: Ingest::new(pool, known, config.ingest.clone(), Arc::clone(&metrics)),
+        ingest: Ingest::new(pool, known, config.ingest.clone(), Arc::clone(&retention), Arc::clone(&metrics)),
         admission: Admission::new(&config.ingest, Arc::clone(&metrics)),
         metrics,
         settings: Arc::new(config.api.clone()),
-        retention: Arc::new(config.retention.clone()),
+        retention,
         exports: Arc::new(Semaphore::new(config.api.max_exports)),
     };
     let listener =

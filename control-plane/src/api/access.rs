@@ -54,6 +54,7 @@ pub async fn sensor(State(state): State<AppState>, mut request: Request, next: N
             ApiError::unauthenticated("invalid-token", "the token is not a sensor's").into_response()
         }
         Ok(SensorCheck::Revoked { name }) => with_actor(ApiError::revoked().into_response(), &name),
+        Ok(SensorCheck::Gone { name }) => with_actor(ApiError::gone().into_response(), &name),
         Ok(SensorCheck::Known { sensor_id, name }) => {
             request.extensions_mut().insert(Sender { sensor_id });
             with_actor(next.run(request).await, &name)

@@ -5,6 +5,7 @@
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use rand::Rng as _;
 use serde::Serialize;
 use utoipa::ToSchema;
 use weir_wire::CodecError;
@@ -196,8 +197,10 @@ impl ApiError {
         }
     }
 
-    fn retry(mut self, seconds: u32) -> Self {
-        self.retry_after = Some(seconds);
+    /// Some seconds within the range, so that those who are turned away together do not come back
+    /// together.
+    fn retry(mut self, seconds: std::ops::RangeInclusive<u32>) -> Self {
+        self.retry_after = Some(rand::rng().random_range(seconds));
         self
     }
 
@@ -235,7 +238,7 @@ impl From<StoreError> for ApiError {
                     "The database is unavailable",
                     "nothing was changed or it is not known whether it was; the request may be sent again",
                 )
-                .retry(2)
+                .retry(2..=10)
             }
             StoreError::Timeout(limit) => database(
                 StatusCode::GATEWAY_TIMEOUT,
@@ -243,7 +246,7 @@ impl From<StoreError> for ApiError {
                 "The database took too long",
                 &format!("no answer within {limit} ms; a narrower time window or filter may help"),
             )
-            .retry(5),
+            .retry(5..=15),
             StoreError::OutOfRange(_) => Self::new(
                 StatusCode::UNPROCESSABLE_ENTITY,
                 Category::Validation,
@@ -272,7 +275,7 @@ impl From<Busy> for ApiError {
                 "Too many batches at once",
                 "as many batches of this sensor as are allowed are in work",
             )
-            .retry(1),
+            .retry(1..=4),
             Busy::Total => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 Category::RateLimit,
@@ -280,7 +283,7 @@ impl From<Busy> for ApiError {
                 "The server is busy",
                 "as many batches as are allowed are in work",
             )
-            .retry(2),
+            .retry(2..=10),
         }
     }
 }
@@ -305,6 +308,7 @@ impl From<IngestError> for ApiError {
                 problem
             }
             IngestError::Revoked => Self::revoked(),
+            IngestError::Gone => Self::gone(),
             IngestError::Panicked => {
                 Self::from_status(StatusCode::INTERNAL_SERVER_ERROR).because(&"decoding a batch panicked")
             }
@@ -321,5 +325,17 @@ impl ApiError {
     #[must_use]
     pub fn revoked() -> Self {
         Self::unauthenticated("sensor-revoked", "this sensor was revoked; its batches are not taken any more")
+    }
+
+    /// Final too.
+    #[must_use]
+    pub fn gone() -> Self {
+        Self::new(
+            StatusCode::GONE,
+            Category::NotFound,
+            "sensor-gone",
+            "The sensor was deleted",
+            "this sensor was deleted with all that it sent; its batches are not taken any more",
+        )
     }
 }

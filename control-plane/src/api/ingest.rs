@@ -12,13 +12,15 @@ use weir_wire::{CONTENT_ENCODING, CONTENT_TYPE, SENT_AT_HEADER, limits};
 use super::access::AuthenticatedSensor;
 use super::error::{Category, Problem};
 use super::{ApiError, AppState};
-use crate::ingest::IngestError;
+use crate::ingest::{self, IngestError};
 
-/// The batch is in the database.
+/// The batch needs not be sent again.
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(example = json!({"status": "stored", "records": 12_345}))]
+#[schema(example = json!({"status": "stored", "kept": "flows", "records": 12_345}))]
 pub struct Acknowledged {
     pub status: IngestStatus,
+    /// What is kept under the batch's key
+    pub kept: Kept,
     /// Flow records of the batch
     pub records: usize,
 }
@@ -30,13 +32,26 @@ pub enum IngestStatus {
     Stored,
     /// By an earlier one; this one changed nothing
     Duplicate,
+    /// The window is older than is kept: its flows are not stored, its counts are in the ledger as a loss
+    Expired,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Kept {
+    Flows,
+    /// A notice that the sensor dropped the flows
+    Dropped,
+    /// The counts, of a window that was too old
+    Expired,
 }
 
 /// Store a batch of flows
 ///
 /// The body is a protobuf `Batch`, compressed with zstd. A batch is stored once, however often it comes:
-/// its key is the sensor, the generation, the epoch and the part. Answers 408, 429 and 5xx may be
-/// repeated with the same bytes; other 4xx are final.
+/// its key is the sensor, the generation, the epoch and the part. A notice that the flows were dropped has
+/// the same key: the first of the two that comes is kept, and the answer says which. Answers 408, 429 and
+/// 5xx may be repeated with the same bytes, no sooner than `Retry-After` says; other 4xx are final.
 #[utoipa::path(
     post,
     path = "/api/v1/ingest",
@@ -48,9 +63,10 @@ pub enum IngestStatus {
     ),
     request_body(content = Vec<u8>, content_type = "application/x-protobuf", description = "zstd-compressed protobuf"),
     responses(
-        (status = 200, body = Acknowledged, description = "The batch is in the database"),
+        (status = 200, body = Acknowledged, description = "The batch needs not be sent again"),
         (status = 400, body = Problem, content_type = "application/problem+json", description = "Not a batch, or a wrong header"),
         (status = 401, body = Problem, content_type = "application/problem+json", description = "No sensor's token, or a revoked sensor's (`sensor-revoked`)"),
+        (status = 410, body = Problem, content_type = "application/problem+json", description = "The sensor was deleted (`sensor-gone`)"),
         (status = 408, body = Problem, content_type = "application/problem+json", description = "The body took too long"),
         (status = 413, body = Problem, content_type = "application/problem+json", description = "More bytes than a batch may have"),
         (status = 415, body = Problem, content_type = "application/problem+json", description = "Another type or encoding"),
@@ -76,12 +92,17 @@ pub async fn ingest(
     let body = to_bytes(body, limits::MAX_COMPRESSED).await.map_err(|error| read_error(&error))?;
     let permit = place.enter().await?;
     let result = state.ingest.accept(sender.sensor_id, body, sent_at, permit).await;
-    if matches!(result, Err(IngestError::Revoked)) {
+    if matches!(result, Err(IngestError::Revoked | IngestError::Gone)) {
         state.auth.forget(sender.sensor_id);
     }
     let accepted = result?;
-    let status = if accepted.duplicate { IngestStatus::Duplicate } else { IngestStatus::Stored };
-    Ok(Json(Acknowledged { status, records: accepted.records }))
+    let (status, kept) = match accepted.kept {
+        ingest::Kept::Flows => (IngestStatus::Stored, Kept::Flows),
+        ingest::Kept::Notice => (IngestStatus::Stored, Kept::Dropped),
+        ingest::Kept::Expired => (IngestStatus::Expired, Kept::Expired),
+    };
+    let status = if accepted.duplicate { IngestStatus::Duplicate } else { status };
+    Ok(Json(Acknowledged { status, kept, records: accepted.records }))
 }
 
 fn check_type(headers: &HeaderMap) -> Result<(), ApiError> {

@@ -8,7 +8,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::error::Problem;
 use super::params::{FromParams, Params, Query};
-use super::sensors::{named, unknown};
+use super::sensors::{Spool, named, unknown};
 use super::window::WindowParams;
 use super::{ApiError, AppState, render};
 use crate::store::{ledger, sensors};
@@ -51,6 +51,16 @@ pub struct Ledger {
     pub committed_packets: i64,
     pub committed_octets: i64,
     pub committed_records: i64,
+    /// Packets in flows that were counted and are not kept, both directions
+    pub dropped_packets: i64,
+    pub dropped_octets: i64,
+    pub dropped_records: i64,
+    pub dropped_batches: i64,
+    /// The same by reason
+    pub dropped: Vec<Dropped>,
+    /// What waits at the sensor, as it last told; of now, whatever the window
+    pub waiting: Option<Spool>,
+    /// Notices of dropped flows included
     pub batches: i64,
     pub epochs: i64,
     pub generations: i64,
@@ -60,8 +70,42 @@ pub struct Ledger {
     pub gaps_truncated: bool,
     /// `frames == flow_packets + overflow + non_ip + malformed + filtered`, at every point
     pub kernel_balanced: bool,
-    /// `flow_packets == committed_packets + crossing_packets`, the same of octets, and no gap
+    /// Batches whose sensor's clock was over five minutes off
+    pub clock_flagged_batches: i64,
+    /// Those of them that are stored at another time than the sensor said, since that could not be true
+    pub clock_moved_batches: i64,
+    /// Epochs within which the sensor's clock was set
+    pub clock_steps: i64,
+    /// `flow_packets == committed_packets + crossing_packets + dropped_packets`, the same of octets, no gap, and
+    /// `kernel_balanced`
     pub balanced: bool,
+    /// What keeps it from being balanced, in words; empty if it is
+    pub why: Vec<String>,
+}
+
+/// Flows that were counted and are not kept.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Dropped {
+    /// `spool_bytes`, `spool_age`, `quarantine`, `corrupt` (the sensor's notices) or `expired` (came when its
+    /// window was older than is taken)
+    #[schema(example = "spool_bytes")]
+    pub reason: &'static str,
+    pub batches: i64,
+    pub records: i64,
+    pub packets: i64,
+    pub octets: i64,
+}
+
+impl From<&ledger::Loss> for Dropped {
+    fn from(loss: &ledger::Loss) -> Self {
+        Self {
+            reason: loss.reason.name(),
+            batches: loss.batches,
+            records: loss.records,
+            packets: loss.packets,
+            octets: loss.octets,
+        }
+    }
 }
 
 /// The kernel's totals of one point.
@@ -158,13 +202,27 @@ pub async fn ledger(
     let keys_since = state.retention.keys_since(Timestamp::now());
     let ledger = ledger::ledger(&state.pool, sensor.sensor_id, window.from, window.to, keys_since).await?;
     let committed = ledger.committed;
+    let why = ledger.why();
+    let dropped = |value: fn(&ledger::Loss) -> i64| {
+        ledger.dropped.iter().fold(0_i64, |sum, loss| sum.saturating_add(value(loss)))
+    };
     Ok(Json(Ledger {
         sensor: sensor.name,
         sensor_id: sensor.sensor_id,
         from: render::time(window.from),
         to: render::time(window.to),
         kernel_balanced: ledger.points.iter().all(|(_, totals)| totals.kernel_balanced()),
-        balanced: ledger.balanced(),
+        balanced: why.is_empty(),
+        why,
+        dropped_packets: dropped(|loss| loss.packets),
+        dropped_octets: dropped(|loss| loss.octets),
+        dropped_records: dropped(|loss| loss.records),
+        dropped_batches: dropped(|loss| loss.batches),
+        dropped: ledger.dropped.iter().map(Dropped::from).collect(),
+        waiting: ledger.waiting.as_ref().map(Spool::from),
+        clock_flagged_batches: committed.clock_flagged,
+        clock_moved_batches: committed.clock_moved,
+        clock_steps: committed.clock_steps,
         total: Totals::from(&ledger.total),
         crossing_packets: committed.crossing_packets,
         crossing_octets: committed.crossing_octets,

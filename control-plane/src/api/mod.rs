@@ -68,7 +68,7 @@ fn routes(state: Option<&AppState>) -> OpenApiRouter<AppState> {
         .routes(routes!(top::top))
         .routes(routes!(timeseries::timeseries))
         .routes(routes!(sensors::list))
-        .routes(routes!(sensors::get))
+        .routes(routes!(sensors::get, sensors::remove))
         .routes(routes!(ledger::ledger))
         .routes(routes!(docs::openapi_json))
         .routes(routes!(docs::page));

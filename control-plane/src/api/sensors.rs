@@ -1,7 +1,10 @@
-//! `GET /api/v1/sensors` and `GET /api/v1/sensors/{id}`.
+//! `GET /api/v1/sensors`, `GET /api/v1/sensors/{id}` and `DELETE /api/v1/sensors/{id}`.
+
+use std::time::SystemTime;
 
 use axum::Json;
 use axum::extract::{Path, State};
+use axum::http::StatusCode;
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
@@ -46,12 +49,16 @@ pub struct SensorPage {
     "id": 1, "name": "edge-1", "state": "active", "created_at": "2026-01-31T11:00:00.000000000Z",
     "revoked_at": null, "last_seen_at": "2026-01-31T12:00:06.100000000Z",
     "last_window_end": "2026-01-31T12:00:05.000000000Z", "clock_skew_ms": 12, "clock_flagged": false,
-    "batches": 720, "records": 91_000
+    "batches": 720, "records": 91_000, "clock_steps": 0, "clock_step_ms": null, "clock_stepped_at": null,
+    "deleted_at": null,
+    "spool": {"as_of": "2026-01-31T12:00:05.000000000Z", "batches": 0, "bytes": 0,
+              "capacity_bytes": 1_073_741_824, "oldest_age_ms": 0, "quarantined_batches": 0,
+              "quarantined_packets": 0, "degraded": false}
 }))]
 pub struct Sensor {
     pub id: i32,
     pub name: String,
-    /// `new` (never sent), `active` or `revoked`
+    /// `new` (never sent), `active`, `revoked` or `deleting`
     pub state: &'static str,
     pub created_at: String,
     pub revoked_at: Option<String>,
@@ -64,6 +71,49 @@ pub struct Sensor {
     pub clock_flagged: bool,
     pub batches: i64,
     pub records: i64,
+    /// Epochs within which the sensor's clock was set
+    pub clock_steps: i64,
+    /// By how much it was set last; forward is positive
+    pub clock_step_ms: Option<f64>,
+    /// When that was told
+    pub clock_stepped_at: Option<String>,
+    /// When it was deleted; what it sent is on its way out
+    pub deleted_at: Option<String>,
+    /// As the sensor last told
+    pub spool: Option<Spool>,
+}
+
+/// The state of a sensor's spool.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Spool {
+    /// When this was so, by our clock
+    pub as_of: String,
+    /// Batches that wait for delivery
+    pub batches: i64,
+    pub bytes: i64,
+    /// The bound of `bytes`
+    pub capacity_bytes: i64,
+    pub oldest_age_ms: i64,
+    /// Batches that were refused for good and are kept aside
+    pub quarantined_batches: i64,
+    pub quarantined_packets: i64,
+    /// The disk cannot be written: batches wait in memory
+    pub degraded: bool,
+}
+
+impl From<&(SystemTime, crate::ingest::Spool)> for Spool {
+    fn from((as_of, spool): &(SystemTime, crate::ingest::Spool)) -> Self {
+        Self {
+            as_of: render::system_time(*as_of),
+            batches: spool.batches,
+            bytes: spool.bytes,
+            capacity_bytes: spool.capacity_bytes,
+            oldest_age_ms: spool.oldest_age_ms,
+            quarantined_batches: spool.quarantined_batches,
+            quarantined_packets: spool.quarantined_packets,
+            degraded: spool.degraded,
+        }
+    }
 }
 
 /// A sensor with its observation points.
@@ -79,12 +129,8 @@ impl From<sensors::Sensor> for Sensor {
         let status = sensor.status.as_ref();
         Self {
             id: sensor.sensor_id,
+            state: sensor.state(),
             name: sensor.name,
-            state: match (&sensor.revoked_at, status) {
-                (Some(_), _) => "revoked",
-                (None, None) => "new",
-                (None, Some(_)) => "active",
-            },
             created_at: render::system_time(sensor.created_at),
             revoked_at: sensor.revoked_at.map(render::system_time),
             last_seen_at: status.map(|status| render::system_time(status.last_seen_at)),
@@ -93,6 +139,15 @@ impl From<sensors::Sensor> for Sensor {
             clock_flagged: status.is_some_and(|status| status.clock_flagged),
             batches: status.map_or(0, |status| status.batches),
             records: status.map_or(0, |status| status.records),
+            clock_steps: status.map_or(0, |status| status.clock_steps),
+            clock_step_ms: status
+                .and_then(|status| status.clock_step)
+                .map(|(step_ns, _)| step_ns as f64 / 1e6),
+            clock_stepped_at: status
+                .and_then(|status| status.clock_step)
+                .map(|(_, at)| render::system_time(at)),
+            deleted_at: sensor.deleted_at.map(render::system_time),
+            spool: status.and_then(|status| status.spool.as_ref()).map(Spool::from),
         }
     }
 }
@@ -157,6 +212,50 @@ pub async fn get(
         .map(|point| Point { interface: point.interface, direction: render::direction(point.direction) })
         .collect();
     Ok(Json(SensorDetail { sensor: Sensor::from(sensor), points }))
+}
+
+/// A sensor that was deleted.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Deleted {
+    #[schema(example = 1)]
+    pub id: i32,
+    #[schema(example = "edge-1")]
+    pub name: String,
+    /// `deleting`: what it sent is being deleted; after that there is no such sensor, and its name is free
+    #[schema(example = "deleting")]
+    pub state: &'static str,
+}
+
+/// Delete a sensor and all that it sent
+///
+/// From the answer on nothing of the sensor is taken: it is told 410 `sensor-gone`. Flows, rollups and ledger
+/// are deleted in the background. Deleting again changes nothing.
+#[utoipa::path(
+    delete,
+    path = "/api/v1/sensors/{id}",
+    tag = "sensors",
+    security(("admin_token" = [])),
+    params(("id" = String, Path, description = "Sensor's id or name", example = "edge-1")),
+    responses(
+        (status = 202, body = Deleted, description = "Its data is being deleted"),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "No such sensor"),
+        (status = 400, body = Problem, content_type = "application/problem+json", description = "A parameter is not valid"),
+        (status = 401, body = Problem, content_type = "application/problem+json", description = "No operator's token"),
+        (status = 408, body = Problem, content_type = "application/problem+json", description = "The request took too long"),
+        (status = 414, body = Problem, content_type = "application/problem+json", description = "The URL is too long"),
+        (status = 500, body = Problem, content_type = "application/problem+json", description = "The server failed"),
+        (status = 503, body = Problem, content_type = "application/problem+json", description = "The database is unavailable"),
+        (status = 504, body = Problem, content_type = "application/problem+json", description = "The database took too long"),
+    )
+)]
+pub async fn remove(
+    State(state): State<AppState>,
+    Path(id): Path<String>,
+    _: Query<NoParams>,
+) -> Result<(StatusCode, Json<Deleted>), ApiError> {
+    let (id, name) = sensors::remove(&state.pool, &named(&id)?).await?.ok_or_else(unknown)?;
+    state.auth.forget(id);
+    Ok((StatusCode::ACCEPTED, Json(Deleted { id, name, state: "deleting" })))
 }
 
 /// The sensor that a path names.

@@ -15,7 +15,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
-use crate::store::sensors::Identity;
+use crate::store::sensors::{Identity, Standing};
 use crate::store::{Pool, StoreError, sensors};
 
 pub use token::SensorToken;
@@ -28,8 +28,17 @@ const MEMORY_SIZE: usize = 10_000;
 /// What a bearer token turned out to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SensorCheck {
-    Known { sensor_id: i32, name: Arc<str> },
-    Revoked { name: Arc<str> },
+    Known {
+        sensor_id: i32,
+        name: Arc<str>,
+    },
+    Revoked {
+        name: Arc<str>,
+    },
+    /// Deleted.
+    Gone {
+        name: Arc<str>,
+    },
     Unknown,
 }
 
@@ -78,8 +87,11 @@ impl Auth {
             return Ok(check);
         }
         let check = match sensors::by_token(pool, &hash).await? {
-            Some(Identity { name, revoked: true, .. }) => SensorCheck::Revoked { name: name.into() },
-            Some(Identity { sensor_id, name, .. }) => SensorCheck::Known { sensor_id, name: name.into() },
+            Some(Identity { sensor_id, name, standing }) => match standing {
+                Standing::Active => SensorCheck::Known { sensor_id, name: name.into() },
+                Standing::Revoked => SensorCheck::Revoked { name: name.into() },
+                Standing::Gone => SensorCheck::Gone { name: name.into() },
+            },
             None => SensorCheck::Unknown,
         };
         self.remember(hash, check.clone());

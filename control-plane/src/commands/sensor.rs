@@ -1,4 +1,4 @@
-//! `sensor add`, `sensor list`, `sensor revoke`.
+//! `sensor add`, `sensor list`, `sensor revoke`, `sensor remove`.
 
 use anyhow::{Context as _, bail};
 use jiff::Timestamp;
@@ -16,6 +16,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         SensorCommand::Add(arguments) => add(arguments).await,
         SensorCommand::List(arguments) => list(arguments).await,
         SensorCommand::Revoke(arguments) => revoke(arguments).await,
+        SensorCommand::Remove(arguments) => remove(arguments).await,
     }
 }
 
@@ -56,11 +57,7 @@ async fn list(arguments: ListSensors) -> anyhow::Result<()> {
 
 fn print_sensor(sensor: &Sensor, as_json: bool) {
     let status = sensor.status.as_ref();
-    let state = match (sensor.revoked_at, status) {
-        (Some(_), _) => "revoked",
-        (None, None) => "new",
-        (None, Some(_)) => "active",
-    };
+    let state = sensor.state();
     let seen = status.and_then(|status| Timestamp::try_from(status.last_seen_at).ok());
     let seen = seen.map(|seen| format!("{seen:.0}"));
     let batches = status.map_or(0, |status| status.batches);
@@ -87,6 +84,22 @@ async fn revoke(arguments: NamedSensor) -> anyhow::Result<()> {
         println!("{}", json!({"id": id, "name": name, "state": "revoked"}));
     } else {
         println!("sensor {name} (id {id}) is revoked");
+    }
+    Ok(())
+}
+
+async fn remove(arguments: NamedSensor) -> anyhow::Result<()> {
+    let Some(sensor) = SensorRef::parse(&arguments.name) else {
+        bail!("`{}` is neither a sensor's id nor a name", arguments.name);
+    };
+    let pool = super::connect_migrated(&arguments.settings).await?;
+    let Some((id, name)) = sensors::remove(&pool, &sensor).await.context("remove")? else {
+        bail!("no sensor has the id or name `{}`", arguments.name);
+    };
+    if arguments.json {
+        println!("{}", json!({"id": id, "name": name, "state": "deleting"}));
+    } else {
+        println!("sensor {name} (id {id}) is removed; the server deletes what it sent");
     }
     Ok(())
 }

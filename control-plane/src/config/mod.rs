@@ -90,9 +90,9 @@ pub struct Ingest {
     pub max_concurrent_per_sensor: usize,
     /// How long a batch waits for its turn before it is answered 503.
     pub queue_timeout_ms: u64,
-    /// Oldest window that is taken.
+    /// Oldest window that is stored where its sensor says.
     pub max_past_days: u32,
-    /// How far ahead of our clock a window may start.
+    /// How far ahead of our clock a window may lie and still be believed.
     pub max_future_hours: u32,
     /// Keys that one batch may name in each dimension of the rollups.
     pub rollup_keys: usize,
@@ -105,7 +105,7 @@ pub struct Retention {
     pub flows_days: u32,
     pub rollup_1m_days: u32,
     pub rollup_1h_days: u32,
-    /// Batch keys and kernel totals. A batch that comes again after this long is refused by its age.
+    /// Batch keys and kernel totals. A batch that comes again after this long is `expired` by its age.
     pub ledger_days: u32,
     /// Time between two runs of the maintenance job.
     pub interval_s: u64,

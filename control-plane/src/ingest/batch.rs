@@ -3,7 +3,11 @@
 use uuid::Uuid;
 use weir_wire::{Flow, Totals};
 
-/// One checked part of one epoch. Times are nanoseconds since the Unix epoch; counts fit an `i64`.
+use super::loss::{Dropped, Reason};
+use super::placement::Placement;
+
+/// One checked part of one epoch. Times are nanoseconds since the Unix epoch, as the sensor's clock had
+/// them; counts fit an `i64`.
 #[derive(Debug)]
 pub struct Batch {
     pub generation: Uuid,
@@ -23,6 +27,25 @@ pub struct Batch {
     /// Both directions of all `flows`.
     pub packets: i64,
     pub octets: i64,
+    /// Instead of `flows`, which are then none.
+    pub dropped: Option<Dropped>,
+    pub spool: Option<Spool>,
+    /// By how much the sensor's clock was set; 0 but in part 0.
+    pub clock_step_ns: i64,
+    /// Where the batch is stored.
+    pub placement: Placement,
+}
+
+/// The state of a sensor's spool; see [`weir_wire::Spool`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spool {
+    pub batches: i64,
+    pub bytes: i64,
+    pub capacity_bytes: i64,
+    pub oldest_age_ms: i64,
+    pub quarantined_batches: i64,
+    pub quarantined_packets: i64,
+    pub degraded: bool,
 }
 
 /// An observation point and, in part 0, its kernel totals.
@@ -34,9 +57,32 @@ pub struct Point {
 }
 
 impl Batch {
-    /// Start of the window in microseconds since the Unix epoch, rounded down, as `timestamptz` holds it.
+    /// Start of the window as it is stored, in microseconds since the Unix epoch, rounded down, as
+    /// `timestamptz` holds it.
     #[must_use]
     pub fn window_start_us(&self) -> i64 {
-        self.window_start_ns.div_euclid(1_000)
+        self.placement.start_ns.div_euclid(1_000)
+    }
+
+    /// What flows' times are relative to, by our clock.
+    #[must_use]
+    pub fn base_ns(&self) -> i64 {
+        self.window_start_ns.saturating_add(self.placement.shift_ns)
+    }
+
+    /// End of the window by our clock.
+    #[must_use]
+    pub fn ended_ns(&self) -> i64 {
+        self.window_end_ns.saturating_add(self.placement.shift_ns)
+    }
+
+    /// Gives up the flows: what they counted is a loss with a name. A notice stays what it is.
+    pub fn expire(&mut self) {
+        if self.dropped.is_some() {
+            return;
+        }
+        let records = std::mem::take(&mut self.flows).len() as i64;
+        let (packets, octets) = (std::mem::take(&mut self.packets), std::mem::take(&mut self.octets));
+        self.dropped = Some(Dropped { reason: Reason::Expired, records, packets, octets });
     }
 }

@@ -6,11 +6,12 @@
 
 mod admission;
 mod batch;
+mod loss;
+mod placement;
 pub mod rollup;
 mod validate;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -19,15 +20,14 @@ use weir_wire::CodecError;
 use crate::config;
 use crate::store::batches::{self, Clock, Stored};
 use crate::store::partitions::{self, Known};
-use crate::store::{Pool, StoreError};
+use crate::store::{Pool, StoreError, sensors};
 use crate::telemetry::Metrics;
 
 pub use admission::{Admission, Busy, Permit, Place};
-pub use batch::{Batch, Point};
-pub use validate::{Horizon, Invalid};
-
-/// Skew beyond this is flagged on the sensor; its batches are kept all the same.
-const SKEW_TOLERANCE: Duration = Duration::from_mins(5);
+pub use batch::{Batch, Point, Spool};
+pub use loss::{Dropped, Reason};
+pub use placement::{Horizon, Placement};
+pub use validate::Invalid;
 
 /// Why a batch was not stored.
 #[derive(Debug, thiserror::Error)]
@@ -38,16 +38,30 @@ pub enum IngestError {
     Invalid(#[from] Invalid),
     #[error("the sensor was revoked")]
     Revoked,
+    #[error("the sensor was deleted")]
+    Gone,
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("decoding failed")]
     Panicked,
 }
 
-/// A batch that is now in the database.
+/// What the database has under a batch's key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    Flows,
+    /// A sensor's notice of a loss.
+    Notice,
+    /// The counts as a loss, since the window was too old.
+    Expired,
+}
+
+/// A batch that needs not be sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Accepted {
     pub duplicate: bool,
+    /// By this request, or by the one before of which this is a duplicate.
+    pub kept: Kept,
     pub records: usize,
 }
 
@@ -57,13 +71,20 @@ pub struct Ingest {
     pool: Pool,
     known: Known,
     settings: Arc<config::Ingest>,
+    retention: Arc<config::Retention>,
     metrics: Metrics,
 }
 
 impl Ingest {
     #[must_use]
-    pub fn new(pool: Pool, known: Known, settings: config::Ingest, metrics: Metrics) -> Self {
-        Self { pool, known, settings: Arc::new(settings), metrics }
+    pub fn new(
+        pool: Pool,
+        known: Known,
+        settings: config::Ingest,
+        retention: Arc<config::Retention>,
+        metrics: Metrics,
+    ) -> Self {
+        Self { pool, known, settings: Arc::new(settings), retention, metrics }
     }
 
     /// Stores a batch of an authenticated sensor. The permit is held until it is done with.
@@ -77,15 +98,14 @@ impl Ingest {
         self.metrics.ingest_bytes.inc_by(body.len() as u64);
         let result = self.decode_and_store(sensor_id, body, sent_at_ms).await;
         let outcome = match &result {
-            Ok(Accepted { duplicate: false, .. }) => "stored",
-            Ok(_) => "duplicate",
+            Ok(Accepted { duplicate: true, .. }) => "duplicate",
+            Ok(Accepted { kept: Kept::Flows, .. }) => "stored",
+            Ok(Accepted { kept: Kept::Notice, .. }) => "notice",
+            Ok(Accepted { kept: Kept::Expired, .. }) => "expired",
             Err(IngestError::Store(_) | IngestError::Panicked) => "failed",
             Err(_) => "refused",
         };
         self.metrics.ingest_batches.with_label_values(&[outcome]).inc();
-        if let Ok(Accepted { duplicate: false, records }) = &result {
-            self.metrics.ingest_rows.inc_by(*records as u64);
-        }
         result
     }
 
@@ -96,32 +116,67 @@ impl Ingest {
         sent_at_ms: Option<i64>,
     ) -> Result<Accepted, IngestError> {
         let now = Timestamp::now();
-        let now_ns = i64::try_from(now.as_nanosecond()).unwrap_or(i64::MAX);
-        let horizon = Horizon::around(now_ns, self.settings.max_past_days, self.settings.max_future_hours);
         // Milliseconds of computing: on a thread that may take them.
-        let batch = tokio::task::spawn_blocking(move || {
-            Ok::<_, IngestError>(Arc::new(validate::check(weir_wire::decode(&body)?, horizon)?))
+        let mut batch = tokio::task::spawn_blocking(move || {
+            Ok::<_, IngestError>(validate::check(weir_wire::decode(&body)?)?)
         })
         .await
         .map_err(|_| IngestError::Panicked)??;
-
-        let clock = self.measure_clock(now.as_millisecond(), sent_at_ms);
-        let stored = self.store(sensor_id, &batch, clock).await?;
         let records = batch.flows.len();
-        match stored {
+
+        let skew_ms = sent_at_ms.map(|sent_at_ms| now.as_millisecond().saturating_sub(sent_at_ms));
+        self.place(sensor_id, &mut batch, now, skew_ms).await?;
+        let clock = self.measure_clock(&batch, skew_ms);
+        if batch.window_start_us() < self.retention.keys_since(now).as_microsecond() {
+            // Its key would be forgotten again, or was: what it counted is told once, here.
+            self.count_loss(&batch);
+            return Ok(Accepted { duplicate: false, kept: Kept::Expired, records });
+        }
+        let batch = Arc::new(batch);
+        match self.store(sensor_id, &batch, clock).await? {
             Stored::Revoked => Err(IngestError::Revoked),
-            Stored::Duplicate => Ok(Accepted { duplicate: true, records }),
+            Stored::Gone => Err(IngestError::Gone),
+            Stored::Duplicate(reason) => Ok(Accepted { duplicate: true, kept: kept(reason), records }),
             Stored::New => {
-                let lag_ns = Timestamp::now().as_nanosecond() - i128::from(batch.window_end_ns);
-                self.metrics.ingest_lag_seconds.observe((lag_ns as f64 / 1e9).max(0.0));
-                Ok(Accepted { duplicate: false, records })
+                self.count_new(&batch, clock);
+                Ok(Accepted { duplicate: false, kept: kept(batch.dropped.map(|it| it.reason)), records })
             }
         }
     }
 
+    /// Decides where the batch lies; one that is too old gives up its flows.
+    async fn place(
+        &self,
+        sensor_id: i32,
+        batch: &mut Batch,
+        now: Timestamp,
+        skew_ms: Option<i64>,
+    ) -> Result<(), StoreError> {
+        let now_ns = i64::try_from(now.as_nanosecond()).unwrap_or(i64::MAX);
+        let horizon = Horizon::around(now_ns, self.settings.max_past_days, self.settings.max_future_hours);
+        let window = (batch.window_start_ns, batch.window_end_ns);
+        batch.placement = match horizon.place(window, skew_ms) {
+            Ok(placement) => placement,
+            Err(outside) => {
+                let since = sensors::added_at(&self.pool, sensor_id).await?;
+                let since_ns = since.and_then(|at| i64::try_from(at.as_nanosecond()).ok());
+                if horizon.expired(outside, since_ns.unwrap_or(i64::MAX)) {
+                    batch.expire();
+                    Placement { start_ns: outside.start_ns, shift_ns: outside.shift_ns }
+                } else {
+                    horizon.at_receipt(window)
+                }
+            }
+        };
+        Ok(())
+    }
+
     /// Stores the batch; once more if a partition went away after we last saw it.
     async fn store(&self, sensor_id: i32, batch: &Arc<Batch>, clock: Clock) -> Result<Stored, StoreError> {
-        let wanted = batches::partitions(batch)?;
+        let mut wanted = batches::partitions(batch)?.to_vec();
+        if batch.flows.is_empty() {
+            wanted.clear();
+        }
         for attempt in 0.. {
             partitions::ensure(&self.pool, &self.known, &wanted).await?;
             let rollup = {
@@ -138,16 +193,47 @@ impl Ingest {
         unreachable!("the second attempt returns")
     }
 
-    fn measure_clock(&self, now_ms: i64, sent_at_ms: Option<i64>) -> Clock {
-        let skew_ms = sent_at_ms.map(|sent_at_ms| now_ms.saturating_sub(sent_at_ms));
-        let flagged =
-            skew_ms.is_some_and(|skew| u128::from(skew.unsigned_abs()) > SKEW_TOLERANCE.as_millis());
+    /// What the request says of the sensor's clock, and where the batch was placed for it.
+    fn measure_clock(&self, batch: &Batch, skew_ms: Option<i64>) -> Clock {
+        let off = skew_ms.map(placement::is_off);
+        let moved = batch.placement.shift_ns != 0;
         if let Some(skew_ms) = skew_ms {
-            self.metrics.clock_skew_seconds.observe(skew_ms.unsigned_abs() as f64 / 1e3);
+            self.metrics.clocks.skew_seconds.observe(skew_ms.unsigned_abs() as f64 / 1e3);
         }
-        if flagged {
-            self.metrics.clock_flagged.inc();
+        Clock { skew_ms, off, flagged: off == Some(true) || moved }
+    }
+
+    fn count_new(&self, batch: &Batch, clock: Clock) {
+        if clock.flagged {
+            self.metrics.clocks.flagged.inc();
         }
-        Clock { skew_ms, flagged }
+        if batch.placement.shift_ns != 0 {
+            self.metrics.clocks.moved.inc();
+        }
+        if batch.clock_step_ns != 0 {
+            self.metrics.clocks.steps.inc();
+        }
+        self.metrics.ingest_rows.inc_by(batch.flows.len() as u64);
+        self.count_loss(batch);
+        if batch.dropped.is_none() {
+            let lag_ns = Timestamp::now().as_nanosecond() - i128::from(batch.ended_ns());
+            self.metrics.ingest_lag_seconds.observe((lag_ns as f64 / 1e9).max(0.0));
+        }
+    }
+
+    fn count_loss(&self, batch: &Batch) {
+        if let Some(dropped) = &batch.dropped {
+            let reason = [dropped.reason.name()];
+            self.metrics.losses.packets.with_label_values(&reason).inc_by(dropped.packets.unsigned_abs());
+            self.metrics.losses.batches.with_label_values(&reason).inc();
+        }
+    }
+}
+
+fn kept(reason: Option<Reason>) -> Kept {
+    match reason {
+        None => Kept::Flows,
+        Some(Reason::Expired) => Kept::Expired,
+        Some(_) => Kept::Notice,
     }
 }

@@ -200,6 +200,10 @@ mod tests {
             crossing_octets: 0,
             packets: 0,
             octets: 0,
+            dropped: None,
+            spool: None,
+            clock_step_ns: 0,
+            placement: crate::ingest::Placement { start_ns: 0, shift_ns: 0 },
         }
     }
 

@@ -1,18 +1,24 @@
 //! From a stranger's bytes to a [`Batch`]: every rule of the wire format, before a connection is taken.
 //!
 //! Rules refuse what cannot be true or cannot be stored. What can be true but is odd (a sensor's clock
-//! that is hours off, a flow whose coarse `last` is a few milliseconds before its `first`) is stored.
+//! that is years off, a flow whose coarse `last` is a few milliseconds before its `first`) is stored.
 
 use std::collections::HashMap;
 
 use uuid::Uuid;
 use weir_wire::{Direction, EndReason, Flow, TcpState, Totals, limits, link};
 
-use super::batch::{Batch, Point};
+use super::batch::{Batch, Point, Spool};
+use super::loss;
+use super::placement::Placement;
 
 const SECOND_NS: i64 = 1_000_000_000;
-const HOUR_NS: i64 = 3_600 * SECOND_NS;
-const DAY_NS: i64 = 24 * HOUR_NS;
+pub(super) const HOUR_NS: i64 = 3_600 * SECOND_NS;
+pub(super) const DAY_NS: i64 = 24 * HOUR_NS;
+/// No clock shows a time before 1970; one that was set within an epoch may begin it a little earlier.
+const OLDEST_CLOCK_NS: i64 = -366 * DAY_NS;
+/// A connection's age.
+const MAX_CONNECTION_NS: i64 = 50 * 366 * DAY_NS;
 /// Packets may lie this far outside their epoch: clocks are stepped, and a coarse one lags.
 const PACKET_TIME_TOLERANCE_NS: i64 = HOUR_NS;
 /// `last` comes from the coarse clock and may be behind a precise `first`.
@@ -32,25 +38,8 @@ fn invalid<T>(field: impl Into<String>, message: impl Into<String>) -> Result<T,
     Err(Invalid { field: field.into(), message: message.into() })
 }
 
-/// How far from now a window may start.
-#[derive(Clone, Copy, Debug)]
-pub struct Horizon {
-    pub oldest_ns: i64,
-    pub newest_ns: i64,
-}
-
-impl Horizon {
-    #[must_use]
-    pub fn around(now_ns: i64, max_past_days: u32, max_future_hours: u32) -> Self {
-        Self {
-            oldest_ns: now_ns.saturating_sub(i64::from(max_past_days) * DAY_NS),
-            newest_ns: now_ns.saturating_add(i64::from(max_future_hours) * HOUR_NS),
-        }
-    }
-}
-
 /// Checks the whole batch; the first field that breaks a rule is the error.
-pub fn check(batch: weir_wire::Batch, horizon: Horizon) -> Result<Batch, Invalid> {
+pub fn check(batch: weir_wire::Batch) -> Result<Batch, Invalid> {
     if batch.version != weir_wire::VERSION {
         let known = weir_wire::VERSION;
         return invalid("version", format!("{} is not a version this server reads ({known})", batch.version));
@@ -65,7 +54,7 @@ pub fn check(batch: weir_wire::Batch, horizon: Horizon) -> Result<Batch, Invalid
     if batch.part >= batch.parts {
         return invalid("part", format!("{} is not below parts ({})", batch.part, batch.parts));
     }
-    check_window(&batch, horizon)?;
+    check_window(&batch)?;
     let sampling_interval = match i32::try_from(batch.sampling_interval) {
         Ok(interval) if interval >= 1 => interval,
         _ => return invalid("sampling_interval", format!("{} is not 1 to 2^31-1", batch.sampling_interval)),
@@ -76,13 +65,29 @@ pub fn check(batch: weir_wire::Batch, horizon: Horizon) -> Result<Batch, Invalid
     if flows.len() > limits::MAX_RECORDS {
         return invalid("flows", format!("{} records, more than {}", flows.len(), limits::MAX_RECORDS));
     }
-    let window = (batch.window_start_ns, batch.window_end_ns);
+    let dropped = batch.dropped.as_ref().map(loss::check).transpose()?;
+    if dropped.is_some() && !flows.is_empty() {
+        return invalid("dropped", format!("is there beside {} flows; it stands for them", flows.len()));
+    }
+    let length_ns = batch.window_end_ns - batch.window_start_ns;
     let (mut packets, mut octets) = (0_u64, 0_u64);
     for (index, flow) in flows.iter_mut().enumerate() {
-        check_flow(flow, window, links.len(), &index_of)
+        check_flow(flow, length_ns, links.len(), &index_of)
             .map_err(|(field, message)| Invalid { field: format!("flows[{index}].{field}"), message })?;
         packets = packets.saturating_add(flow.packets).saturating_add(flow.reverse_packets);
         octets = octets.saturating_add(flow.octets).saturating_add(flow.reverse_octets);
+    }
+    let crossing_packets = count("crossing_packets", batch.crossing_packets)?;
+    let crossing_octets = count("crossing_octets", batch.crossing_octets)?;
+    if let Some(dropped) = dropped {
+        for (what, dropped, crossing) in
+            [("packets", dropped.packets, crossing_packets), ("octets", dropped.octets, crossing_octets)]
+        {
+            if dropped.checked_add(crossing).is_none() {
+                let message = format!("{dropped} and crossing_{what} ({crossing}) are more than 2^63-1");
+                return invalid(format!("dropped.{what}"), message);
+            }
+        }
     }
     Ok(Batch {
         generation,
@@ -95,28 +100,38 @@ pub fn check(batch: weir_wire::Batch, horizon: Horizon) -> Result<Batch, Invalid
         points,
         links,
         flows,
-        crossing_packets: count("crossing_packets", batch.crossing_packets)?,
-        crossing_octets: count("crossing_octets", batch.crossing_octets)?,
+        crossing_packets,
+        crossing_octets,
         packets: count("the sum of flows[].packets", packets)?,
         octets: count("the sum of flows[].octets", octets)?,
+        dropped,
+        spool: batch.spool.as_ref().map(check_spool).transpose()?,
+        clock_step_ns: if batch.part == 0 { batch.clock_step_ns } else { 0 },
+        placement: Placement { start_ns: batch.window_start_ns, shift_ns: 0 },
     })
 }
 
-fn check_window(batch: &weir_wire::Batch, horizon: Horizon) -> Result<(), Invalid> {
+fn check_spool(spool: &weir_wire::Spool) -> Result<Spool, Invalid> {
+    Ok(Spool {
+        batches: count("spool.batches", spool.batches)?,
+        bytes: count("spool.bytes", spool.bytes)?,
+        capacity_bytes: count("spool.capacity_bytes", spool.capacity_bytes)?,
+        oldest_age_ms: count("spool.oldest_age_ms", spool.oldest_age_ms)?,
+        quarantined_batches: count("spool.quarantined_batches", spool.quarantined_batches)?,
+        quarantined_packets: count("spool.quarantined_packets", spool.quarantined_packets)?,
+        degraded: spool.degraded,
+    })
+}
+
+/// Where the window lies is no reason to refuse it (see [`super::placement`]), only what no clock can say.
+fn check_window(batch: &weir_wire::Batch) -> Result<(), Invalid> {
     let (start, end) = (batch.window_start_ns, batch.window_end_ns);
-    if start < horizon.oldest_ns {
-        return invalid("window_start_ns", format!("{start} is older than ingest.max_past_days allows"));
+    if start < OLDEST_CLOCK_NS {
+        return invalid("window_start_ns", format!("{start} is long before 1970"));
     }
-    if start > horizon.newest_ns {
-        return invalid("window_start_ns", format!("{start} is further ahead than ingest.max_future_hours"));
-    }
-    if end < start {
-        return invalid("window_end_ns", format!("{end} is before window_start_ns ({start})"));
-    }
-    // The kernel counts on while a sensor is down, so an epoch may be long; it cannot end in a future
-    // in which it could not have begun.
-    if end > horizon.newest_ns {
-        return invalid("window_end_ns", format!("{end} is further ahead than ingest.max_future_hours"));
+    // The kernel counts on while a sensor is down, so an epoch may be long.
+    if end < start || end.checked_sub(start).is_none() {
+        return invalid("window_end_ns", format!("{end} does not follow window_start_ns ({start})"));
     }
     Ok(())
 }
@@ -205,7 +220,7 @@ type FlowError = (&'static str, String);
 /// Checks one flow, and turns its points into indexes.
 fn check_flow(
     flow: &mut Flow,
-    (window_start, window_end): (i64, i64),
+    length_ns: i64,
     links: usize,
     index_of: &HashMap<u32, u32>,
 ) -> Result<(), FlowError> {
@@ -246,7 +261,7 @@ fn check_flow(
     if EndReason::try_from(flow.end_reason).is_err() {
         return Err(("end_reason", format!("{} is not a flowEndReason", flow.end_reason)));
     }
-    check_flow_times(flow, window_start, window_end)?;
+    check_flow_times(flow, length_ns)?;
     at_most("link", u64::from(flow.link), links as u64)?;
     let resolve = |field: &'static str, id: u32| {
         index_of.get(&id).copied().ok_or_else(|| (field, format!("no point has the id {id}")))
@@ -261,26 +276,25 @@ fn check_flow(
     Ok(())
 }
 
-fn check_flow_times(flow: &Flow, window_start: i64, window_end: i64) -> Result<(), FlowError> {
-    let length = window_end - window_start;
+fn check_flow_times(flow: &Flow, length_ns: i64) -> Result<(), FlowError> {
     for (field, time) in [("first_ns", flow.first_ns), ("last_ns", flow.last_ns)] {
-        if time < -PACKET_TIME_TOLERANCE_NS || time > length.saturating_add(PACKET_TIME_TOLERANCE_NS) {
+        if time < -PACKET_TIME_TOLERANCE_NS || time > length_ns.saturating_add(PACKET_TIME_TOLERANCE_NS) {
             return Err((field, format!("{time} ns is over an hour outside the window")));
         }
     }
     if flow.last_ns < flow.first_ns - COARSE_CLOCK_NS {
         return Err(("last_ns", format!("{} is before first_ns ({})", flow.last_ns, flow.first_ns)));
     }
-    // A connection may have begun long ago, not before 1970, and not after its last packet here.
-    if window_start.checked_add(flow.start_ns).is_none_or(|start| start < 0)
-        || flow.start_ns > flow.last_ns.max(flow.first_ns) + COARSE_CLOCK_NS
+    // A connection may have begun long ago, not after its last packet here.
+    if flow.start_ns < -MAX_CONNECTION_NS
+        || flow.start_ns > flow.last_ns.max(flow.first_ns).saturating_add(COARSE_CLOCK_NS)
     {
-        return Err(("start_ns", format!("{} is not between 1970 and last_ns", flow.start_ns)));
+        return Err(("start_ns", format!("{} is not between 50 years ago and last_ns", flow.start_ns)));
     }
     Ok(())
 }
 
-fn count(field: &str, value: u64) -> Result<i64, Invalid> {
+pub(super) fn count(field: &str, value: u64) -> Result<i64, Invalid> {
     i64::try_from(value)
         .map_err(|_| Invalid { field: field.to_owned(), message: format!("{value} is more than 2^63-1") })
 }

@@ -1,5 +1,5 @@
-//! What happens by itself: partitions made ahead of time, old ones dropped, rollups trimmed, indexes
-//! brought up to date.
+//! What happens by itself: partitions made ahead of time, old ones dropped, deleted sensors' data deleted,
+//! rollups trimmed, indexes brought up to date.
 //!
 //! Every instance runs the loop; an advisory lock lets one of them do the work of a round. A failed
 //! round is logged and counted, and the next one tries again.
@@ -14,7 +14,7 @@ use crate::config::Retention;
 use crate::store::compaction;
 use crate::store::maintenance::{self, Turn};
 use crate::store::partitions::{self, Known, Parent, Partition};
-use crate::store::{Pool, StoreError};
+use crate::store::{Pool, StoreError, erasure, sensors};
 use crate::telemetry::Metrics;
 
 /// Partitions made ahead, so that midnight meets one that is there even if this job is late.
@@ -53,14 +53,18 @@ impl Jobs {
 
     /// One round of everything; `false` if another instance has the turn.
     pub async fn round(&self, now: Timestamp) -> Result<bool, StoreError> {
+        // Each instance shows these, whoever does the work.
+        let tally = self.tally().await;
         let Some(turn) = Turn::take(&self.pool).await? else {
-            return Ok(false);
+            return tally.map(|()| false);
         };
         // What fails does not keep the rest from being done.
         let results = [
+            tally,
             self.make_ahead(now).await,
             self.drop_expired(now).await,
             self.forget_keys(now).await,
+            self.erase().await,
             self.compact(now).await,
             self.summarize(now).await,
         ];
@@ -117,6 +121,35 @@ impl Jobs {
         if deleted > 0 {
             tracing::info!(rows = deleted, "ledger rows deleted: past their retention");
         }
+        Ok(())
+    }
+
+    /// What is left of sensors that were deleted.
+    async fn erase(&self) -> Result<(), StoreError> {
+        for sensor_id in erasure::pending(&self.pool).await? {
+            let erasure::Receipt { flows, rollup_rows, batches, point_totals } =
+                erasure::erase(&self.pool, sensor_id).await?;
+            tracing::info!(
+                sensor_id,
+                flows,
+                rollup_rows,
+                batches,
+                point_totals,
+                "a deleted sensor is erased"
+            );
+            self.metrics.sensors_erased.inc();
+        }
+        Ok(())
+    }
+
+    async fn tally(&self) -> Result<(), StoreError> {
+        let tally = sensors::tally(&self.pool).await?;
+        let gauges = &self.metrics.sensors;
+        gauges.active.set(tally.active);
+        gauges.clock_flagged.set(tally.clock_flagged);
+        gauges.spool_degraded.set(tally.spool_degraded);
+        gauges.quarantining.set(tally.quarantining);
+        gauges.waiting_batches.set(tally.waiting_batches);
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! The transaction that stores a batch: all of it, once, or nothing.
 //!
-//! In this order: the batch's key (a repeat ends here), its observation points, its rows, the kernel's
-//! totals, the rollups, the sensor's status. Rows that several batches write are locked last and in key
+//! In this order: the sensor's lock, the batch's key (a repeat ends here), its observation points, its rows,
+//! the kernel's totals, the rollups, the sensor's status. Rows that several batches write are locked last and in key
 //! order, so locks are short and cannot form a circle.
 
 use std::future::Future;
@@ -12,29 +12,38 @@ use futures_util::SinkExt as _;
 use tokio_postgres::types::ToSql;
 
 use super::partitions::{Parent, Partition};
-use super::{Class, Isolation, Lease, Pool, StoreError, copy, rollups};
-use crate::ingest::Batch;
+use super::{Class, Isolation, Lease, Pool, StoreError, copy, rollups, sensors};
 use crate::ingest::rollup::Row;
+use crate::ingest::{Batch, Reason};
 use jiff::Timestamp;
 
 /// Bytes of rows that are sent at once: large enough to cost no calls, small enough that encoding the
 /// next piece runs beside Postgres taking this one.
 const CHUNK: usize = 128 << 10;
 
+/// Two days: a window may be a day ahead.
+const MAX_CORRECTION_MS: f64 = 172_800_000.0;
+
 /// What became of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stored {
     New,
-    /// Its key was there already; nothing changed.
-    Duplicate,
+    /// Its key was there already; nothing changed. Why its flows are not stored, where they are not.
+    Duplicate(Option<Reason>),
     /// The sensor was revoked; nothing changed.
     Revoked,
+    /// The sensor was deleted; nothing changed.
+    Gone,
 }
 
-/// Our clock less the sensor's, as of a request.
+/// What a request says of its sensor's clock.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
+    /// Our clock less the sensor's, where the sensor told its own.
     pub skew_ms: Option<i64>,
+    /// Whether that is beyond what is tolerated.
+    pub off: Option<bool>,
+    /// Whether the batch's times are in doubt.
     pub flagged: bool,
 }
 
@@ -87,18 +96,22 @@ async fn insert_key(
     batch: &Batch,
     clock: Clock,
 ) -> Result<Result<i64, Stored>, StoreError> {
+    let lock = lease.prepared(sensors::SHARED_LOCK).await?;
     let statement = lease
         .prepared(
             "WITH sender AS (
-                 SELECT sensor_id FROM sensor WHERE sensor_id = $1 AND revoked_at IS NULL FOR SHARE
+                 SELECT sensor_id FROM sensor
+                 WHERE sensor_id = $1 AND revoked_at IS NULL AND deleted_at IS NULL FOR SHARE
              ), claimed AS (
                  INSERT INTO batch (sensor_id, generation, epoch, part, parts, window_start, window_start_ns,
                                     window_end_ns, clock_skew_ms, records, packets, octets,
-                                    crossing_packets, crossing_octets)
+                                    crossing_packets, crossing_octets, dropped_reason, dropped_records,
+                                    dropped_packets, dropped_octets, clock_shift_ns, clock_flagged,
+                                    clock_step_ns)
                  SELECT sensor_id, $2, $3, $4, $5,
                         timestamptz 'epoch' + $6::bigint / 1000000 * interval '1 s'
                                             + $6::bigint % 1000000 * interval '1 us',
-                        $7, $8, $9, $10, $11, $12, $13, $14
+                        $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21
                  FROM sender
                  ON CONFLICT (sensor_id, generation, epoch, part) DO NOTHING
                  RETURNING batch_id
@@ -108,7 +121,9 @@ async fn insert_key(
         .await?;
     let records = batch.flows.len() as i32;
     let window_start_us = batch.window_start_us();
-    let parameters: [&(dyn ToSql + Sync); 14] = [
+    let dropped_reason = batch.dropped.map(|dropped| dropped.reason.code());
+    let dropped = batch.dropped.map_or([0; 3], |it| [it.records, it.packets, it.octets]);
+    let parameters: [&(dyn ToSql + Sync); 21] = [
         &sensor_id,
         &batch.generation,
         &batch.epoch,
@@ -123,14 +138,50 @@ async fn insert_key(
         &batch.octets,
         &batch.crossing_packets,
         &batch.crossing_octets,
+        &dropped_reason,
+        &dropped[0],
+        &dropped[1],
+        &dropped[2],
+        &batch.placement.shift_ns,
+        &clock.flagged,
+        &batch.clock_step_ns,
     ];
-    let row = lease.client().query_one(&statement, &parameters).await?;
-    let (known, batch_id): (bool, Option<i64>) = (row.get(0), row.get(1));
-    Ok(match (known, batch_id) {
-        (false, _) => Err(Stored::Revoked),
-        (true, None) => Err(Stored::Duplicate),
-        (true, Some(batch_id)) => Ok(batch_id),
-    })
+    let client = lease.client();
+    let key: [&(dyn ToSql + Sync); 2] = [&sensors::LOCK_CLASS, &sensor_id];
+    // Sent together, run one after the other: the second sees what was committed while the first waited.
+    let (_, row) = tokio::try_join!(client.execute(&lock, &key), client.query_one(&statement, &parameters),)?;
+    match (row.get(0), row.get(1)) {
+        (true, Some(batch_id)) => Ok(Ok(batch_id)),
+        (true, None) => Ok(Err(Stored::Duplicate(stored_reason(lease, sensor_id, batch).await?))),
+        (false, _) => Ok(Err(refusal(lease, sensor_id).await?)),
+    }
+}
+
+/// Why the flows of a batch that is there are not stored. A statement of its own, since the one that found
+/// the key taken may have begun before the key's transaction ended.
+async fn stored_reason(
+    lease: &mut Lease<'_>,
+    sensor_id: i32,
+    batch: &Batch,
+) -> Result<Option<Reason>, StoreError> {
+    let statement = lease
+        .prepared(
+            "SELECT dropped_reason FROM batch
+             WHERE sensor_id = $1 AND generation = $2 AND epoch = $3 AND part = $4",
+        )
+        .await?;
+    let parameters: [&(dyn ToSql + Sync); 4] = [&sensor_id, &batch.generation, &batch.epoch, &batch.part];
+    let row = lease.client().query_opt(&statement, &parameters).await?;
+    // No row: retention took it just now, flows and all.
+    let code: Option<i16> = row.map_or(Some(Reason::Expired.code()), |row| row.get(0));
+    Ok(code.and_then(Reason::from_code))
+}
+
+/// Why nothing of the sensor is taken.
+async fn refusal(lease: &mut Lease<'_>, sensor_id: i32) -> Result<Stored, StoreError> {
+    let statement = lease.prepared("SELECT FROM sensor WHERE sensor_id = $1 AND deleted_at IS NULL").await?;
+    let there = lease.client().query_opt(&statement, &[&sensor_id]).await?;
+    Ok(if there.is_some() { Stored::Revoked } else { Stored::Gone })
 }
 
 /// The dictionary's ids of the batch's points, in the batch's order; unknown ones are added.
@@ -258,6 +309,7 @@ async fn insert_totals(
     Ok(())
 }
 
+/// What is older than what was told before changes nothing: batches come out of order.
 async fn update_status(
     lease: &mut Lease<'_>,
     sensor_id: i32,
@@ -267,21 +319,64 @@ async fn update_status(
     let statement = lease
         .prepared(
             "INSERT INTO sensor_status AS status
-                    (sensor_id, last_seen_at, last_window_end, clock_skew_ms, clock_flagged, batches, records)
-             VALUES ($1, clock_timestamp(), to_timestamp($2::bigint / 1000000000.0), $3, $4, 1, $5)
+                    (sensor_id, last_seen_at, last_window_end, clock_skew_ms, clock_flagged, batches, records,
+                     clock_steps, clock_step_ns, clock_stepped_at)
+             VALUES ($1, clock_timestamp(), to_timestamp($2::bigint / 1000000000.0), $3, coalesce($4, false), 1,
+                     $5, ($6::bigint IS NOT NULL)::integer, $6,
+                     CASE WHEN $6 IS NOT NULL THEN clock_timestamp() END)
              ON CONFLICT (sensor_id) DO UPDATE SET
                  last_seen_at = greatest(status.last_seen_at, EXCLUDED.last_seen_at),
                  last_window_end = greatest(status.last_window_end, EXCLUDED.last_window_end),
                  clock_skew_ms = coalesce(EXCLUDED.clock_skew_ms, status.clock_skew_ms),
-                 clock_flagged = CASE WHEN EXCLUDED.clock_skew_ms IS NULL THEN status.clock_flagged
-                                      ELSE EXCLUDED.clock_flagged END,
+                 clock_flagged = coalesce($4, status.clock_flagged),
                  batches = status.batches + 1,
-                 records = status.records + EXCLUDED.records",
+                 records = status.records + EXCLUDED.records,
+                 clock_steps = status.clock_steps + EXCLUDED.clock_steps,
+                 clock_step_ns = coalesce(EXCLUDED.clock_step_ns, status.clock_step_ns),
+                 clock_stepped_at = coalesce(EXCLUDED.clock_stepped_at, status.clock_stepped_at)",
         )
         .await?;
     let records = batch.flows.len() as i64;
-    let parameters: [&(dyn ToSql + Sync); 5] =
-        [&sensor_id, &batch.window_end_ns, &clock.skew_ms, &clock.flagged, &records];
+    // Without the sensor's own clock, a window that cannot be true is what is known of it.
+    let off = clock.off.or((batch.placement.shift_ns != 0).then_some(true));
+    let step_ns = (batch.clock_step_ns != 0).then_some(batch.clock_step_ns);
+    let ended_ns = batch.ended_ns();
+    let parameters: [&(dyn ToSql + Sync); 6] =
+        [&sensor_id, &ended_ns, &clock.skew_ms, &off, &records, &step_ns];
+    lease.client().execute(&statement, &parameters).await?;
+    let Some(spool) = &batch.spool else { return Ok(()) };
+    let statement = lease
+        .prepared(
+            // The epoch's end by our clock, and no later than now: a clock that was ahead must not keep what
+            // comes after it from being taken.
+            "WITH told AS (
+                 SELECT least(to_timestamp($2::bigint / 1000000000.0)
+                                  + CASE WHEN $10 THEN $3::float8 ELSE 0 END * interval '1 ms',
+                              clock_timestamp()) AS at
+             )
+             UPDATE sensor_status SET
+                 spool_at = told.at, spool_batches = $4, spool_bytes = $5, spool_capacity_bytes = $6,
+                 spool_oldest_age_ms = $7, spool_quarantined_batches = $8, spool_quarantined_packets = $9,
+                 spool_degraded = $11
+             FROM told WHERE sensor_id = $1 AND (spool_at IS NULL OR spool_at <= told.at)",
+        )
+        .await?;
+    // A skew that is not believable as a time does not correct one.
+    let skew_ms = clock.skew_ms.unwrap_or_default() as f64;
+    let correct = batch.placement.shift_ns == 0 && skew_ms.abs() < MAX_CORRECTION_MS;
+    let parameters: [&(dyn ToSql + Sync); 11] = [
+        &sensor_id,
+        &ended_ns,
+        &skew_ms,
+        &spool.batches,
+        &spool.bytes,
+        &spool.capacity_bytes,
+        &spool.oldest_age_ms,
+        &spool.quarantined_batches,
+        &spool.quarantined_packets,
+        &correct,
+        &spool.degraded,
+    ];
     lease.client().execute(&statement, &parameters).await?;
     Ok(())
 }

@@ -59,8 +59,9 @@ async fn written_buckets(
 ) -> Result<BTreeMap<String, Vec<Bucket>>, StoreError> {
     // A bucket is looked at once more when it is over: the batches that wrote it came before that.
     let sql = format!(
-        "SELECT DISTINCT date_trunc('{unit}', window_start) AS bucket, sensor_id FROM batch
-         WHERE received_at >= $1::timestamptz - interval '1 {unit}' - make_interval(secs => $2)
+        "SELECT DISTINCT date_trunc('{unit}', window_start) AS bucket, sensor_id
+         FROM batch JOIN sensor USING (sensor_id)
+         WHERE deleted_at IS NULL AND received_at >= $1::timestamptz - interval '1 {unit}' - make_interval(secs => $2)
            AND date_trunc('{unit}', window_start) + interval '1 {unit}' + make_interval(secs => $2) <= now()
          ORDER BY 1, 2"
     );

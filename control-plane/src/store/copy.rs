@@ -48,15 +48,15 @@ pub fn put_trailer(out: &mut BytesMut) {
 
 /// One row. `ordinal` is the flow's position in its batch.
 pub fn put_flow(out: &mut BytesMut, common: &Common<'_>, batch: &Batch, ordinal: usize, flow: &Flow) {
-    let base = batch.window_start_ns;
-    let first_ns = base + flow.first_ns;
+    let base = batch.base_ns();
+    let first_ns = base.saturating_add(flow.first_ns);
     out.put_i16(COLUMN_COUNT);
     put_i64(out, batch.window_start_us() - POSTGRES_EPOCH_US);
     put_i64(out, (common.batch_id << ORDINAL_BITS) | ordinal as i64);
-    put_i64(out, (base + flow.start_ns).min(first_ns));
+    put_i64(out, base.saturating_add(flow.start_ns).min(first_ns));
     put_i64(out, first_ns);
     // The coarse clock of `last` may lag the precise one of `first`.
-    put_i64(out, (base + flow.last_ns).max(first_ns));
+    put_i64(out, base.saturating_add(flow.last_ns).max(first_ns));
     put_i64(out, flow.packets as i64);
     put_i64(out, flow.octets as i64);
     put_i64(out, flow.reverse_packets as i64);

@@ -7,6 +7,7 @@
 pub mod batches;
 pub mod compaction;
 mod copy;
+pub mod erasure;
 mod error;
 pub mod export;
 mod expression;

@@ -205,7 +205,15 @@ pub async fn drop(pool: &Pool, partition: Partition) -> Result<(), StoreError> {
     let (name, parent) = (partition.name(), partition.parent.table());
     let work = async {
         let lease = pool.lease(Class::Maintenance, "drop_partition").await?;
-        let result = detach_and_drop(&lease, &name, parent).await;
+        // Alone, so that no maker attaches the table again between the two steps, old rows and all. Outside a
+        // transaction the lock is the session's; on an error the connection is closed, and that frees it.
+        let result = async {
+            lease.client().execute("SELECT pg_advisory_lock($1)", &[&LOCK]).await?;
+            detach_and_drop(&lease, &name, parent).await?;
+            lease.client().execute("SELECT pg_advisory_unlock($1)", &[&LOCK]).await?;
+            Ok(())
+        }
+        .await;
         lease.finish(result).await
     };
     pool.within(Class::Maintenance, work).await?;

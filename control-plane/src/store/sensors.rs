@@ -2,10 +2,12 @@
 
 use std::time::SystemTime;
 
+use jiff::Timestamp;
 use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 
-use super::{Class, Isolation, Pool, StoreError};
+use super::{Class, Isolation, Lease, Pool, StoreError};
+use crate::ingest::Spool;
 
 /// A sensor as the API shows it.
 #[derive(Clone, Debug)]
@@ -14,6 +16,8 @@ pub struct Sensor {
     pub name: String,
     pub created_at: SystemTime,
     pub revoked_at: Option<SystemTime>,
+    /// Its data is being deleted.
+    pub deleted_at: Option<SystemTime>,
     pub status: Option<Status>,
 }
 
@@ -26,6 +30,12 @@ pub struct Status {
     pub clock_flagged: bool,
     pub batches: i64,
     pub records: i64,
+    /// Epochs within which the clock was set.
+    pub clock_steps: i64,
+    /// The last one: by how much, and when it was stored.
+    pub clock_step: Option<(i64, SystemTime)>,
+    /// When the sensor told, and what.
+    pub spool: Option<(SystemTime, Spool)>,
 }
 
 /// One direction of one interface.
@@ -40,7 +50,16 @@ pub struct Point {
 pub struct Identity {
     pub sensor_id: i32,
     pub name: String,
-    pub revoked: bool,
+    pub standing: Standing,
+}
+
+/// Whether a sensor may send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    Active,
+    Revoked,
+    /// Deleted, whether or not its data is gone yet.
+    Gone,
 }
 
 /// A sensor named by a path or a filter.
@@ -60,7 +79,17 @@ pub enum AddError {
 }
 
 const COLUMNS: &str = "sensor_id, name, created_at, revoked_at, last_seen_at, last_window_end,
-                       clock_skew_ms, clock_flagged, batches, records";
+    clock_skew_ms, clock_flagged, batches, records, deleted_at, clock_steps, clock_step_ns, clock_stepped_at,
+    spool_at, spool_batches, spool_bytes, spool_capacity_bytes, spool_oldest_age_ms,
+    spool_quarantined_batches, spool_quarantined_packets, spool_degraded";
+
+/// First of the two numbers of a sensor's advisory lock: "weir" in ASCII; the second is its id.
+pub(super) const LOCK_CLASS: i32 = 0x7765_6972;
+/// Held by each transaction that stores for a sensor. Whoever ends a sensor takes the same lock for itself:
+/// it waits for what is in flight and, unlike at a lock of the row, stands in a queue, so that a sensor
+/// which never pauses cannot put off its own end.
+pub(super) const SHARED_LOCK: &str = "SELECT pg_advisory_xact_lock_shared($1, $2)";
+const EXCLUSIVE_LOCK: &str = "SELECT pg_advisory_xact_lock($1, $2)";
 
 /// Whether a name may be a sensor's: 1 to 63 letters, digits, `.`, `_`, `-`; not only digits.
 #[must_use]
@@ -70,6 +99,19 @@ pub fn is_name(name: &str) -> bool {
         && name.bytes().all(plain)
         && name.as_bytes()[0].is_ascii_alphanumeric()
         && !name.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+impl Sensor {
+    /// One word for how it stands.
+    #[must_use]
+    pub fn state(&self) -> &'static str {
+        match (&self.deleted_at, &self.revoked_at, &self.status) {
+            (Some(_), _, _) => "deleting",
+            (None, Some(_), _) => "revoked",
+            (None, None, None) => "new",
+            (None, None, Some(_)) => "active",
+        }
+    }
 }
 
 impl SensorRef {
@@ -116,29 +158,51 @@ pub async fn add(pool: &Pool, name: &str, token_sha256: &[u8]) -> Result<i32, Ad
 /// Revokes a sensor: waits for its batches in flight, and no later one is stored. Gives the sensor, or
 /// `None` if there is none. Revoking twice keeps the first time.
 pub async fn revoke(pool: &Pool, sensor: &SensorRef) -> Result<Option<(i32, String)>, StoreError> {
+    let sql = "UPDATE sensor SET revoked_at = coalesce(revoked_at, clock_timestamp())
+               WHERE sensor_id = $1 AND deleted_at IS NULL RETURNING sensor_id, name";
+    end(pool, sensor, "sensor_revoke", sql).await
+}
+
+/// Deletes a sensor: as [`revoke`], and a job deletes all that is stored of it ([`super::erasure`]).
+pub async fn remove(pool: &Pool, sensor: &SensorRef) -> Result<Option<(i32, String)>, StoreError> {
+    let sql = "UPDATE sensor SET revoked_at = coalesce(revoked_at, clock_timestamp()),
+                                 deleted_at = coalesce(deleted_at, clock_timestamp())
+               WHERE sensor_id = $1 RETURNING sensor_id, name";
+    end(pool, sensor, "sensor_remove", sql).await
+}
+
+async fn end(
+    pool: &Pool,
+    sensor: &SensorRef,
+    operation: &'static str,
+    sql: &'static str,
+) -> Result<Option<(i32, String)>, StoreError> {
     let (id, name) = sensor.parts();
     let work = async {
-        let lease = pool.begin(Class::Admin, Isolation::ReadCommitted, "sensor_revoke").await?;
-        let result = lease
-            .client()
-            .query_opt(
-                "UPDATE sensor SET revoked_at = coalesce(revoked_at, clock_timestamp())
-                 WHERE sensor_id = $1 OR name = $2 RETURNING sensor_id, name",
-                &[&id, &name],
-            )
-            .await
-            .map_err(StoreError::from);
+        let lease = pool.begin(Class::Admin, Isolation::ReadCommitted, operation).await?;
+        let result = async {
+            let client = lease.client();
+            let find = "SELECT sensor_id FROM sensor WHERE sensor_id = $1 OR name = $2";
+            let Some(row) = client.query_opt(find, &[&id, &name]).await? else { return Ok(None) };
+            let sensor_id: i32 = row.get(0);
+            client.execute(EXCLUSIVE_LOCK, &[&LOCK_CLASS, &sensor_id]).await?;
+            Ok(client.query_opt(sql, &[&sensor_id]).await?)
+        }
+        .await;
         lease.finish(result).await
     };
     Ok(pool.within(Class::Admin, work).await?.map(|row| (row.get(0), row.get(1))))
 }
 
-/// The sensor that a token's hash belongs to, revoked or not.
+/// The sensor that a token's hash belongs to, or belonged to.
 pub async fn by_token(pool: &Pool, token_sha256: &[u8]) -> Result<Option<Identity>, StoreError> {
     let work = async {
         let mut lease = pool.begin(Class::Admin, Isolation::Snapshot, "sensor_by_token").await?;
         let result = async {
-            let sql = "SELECT sensor_id, name, revoked_at IS NOT NULL FROM sensor WHERE token_sha256 = $1";
+            let sql = "SELECT sensor_id, name, deleted_at IS NOT NULL, revoked_at IS NOT NULL
+                       FROM sensor WHERE token_sha256 = $1
+                       UNION ALL SELECT sensor_id, name, true, true FROM sensor_gone WHERE token_sha256 = $1
+                       LIMIT 1";
             let statement = lease.prepared(sql).await?;
             Ok(lease.client().query_opt(&statement, &[&token_sha256]).await?)
         }
@@ -146,7 +210,59 @@ pub async fn by_token(pool: &Pool, token_sha256: &[u8]) -> Result<Option<Identit
         lease.finish(result).await
     };
     let row = pool.within(Class::Admin, work).await?;
-    Ok(row.map(|row| Identity { sensor_id: row.get(0), name: row.get(1), revoked: row.get(2) }))
+    Ok(row.map(|row| {
+        let standing = match (row.get(2), row.get(3)) {
+            (true, _) => Standing::Gone,
+            (false, true) => Standing::Revoked,
+            (false, false) => Standing::Active,
+        };
+        Identity { sensor_id: row.get(0), name: row.get(1), standing }
+    }))
+}
+
+/// When the sensor was added; `None` for one that is gone.
+pub async fn added_at(pool: &Pool, sensor_id: i32) -> Result<Option<Timestamp>, StoreError> {
+    let work = async {
+        let lease = pool.begin(Class::Ingest, Isolation::Snapshot, "sensor_added_at").await?;
+        let sql = "SELECT created_at FROM sensor WHERE sensor_id = $1";
+        let result = lease.client().query_opt(sql, &[&sensor_id]).await.map_err(StoreError::from);
+        lease.finish(result).await
+    };
+    let row = pool.within(Class::Ingest, work).await?;
+    Ok(row.and_then(|row| Timestamp::try_from(row.get::<_, SystemTime>(0)).ok()))
+}
+
+/// How all sensors stand, for the metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    pub active: i64,
+    pub clock_flagged: i64,
+    pub spool_degraded: i64,
+    pub quarantining: i64,
+    pub waiting_batches: i64,
+}
+
+/// Counts sensors that are neither revoked nor deleted, by how they stand.
+pub async fn tally(pool: &Pool) -> Result<Tally, StoreError> {
+    let work = async {
+        let lease = pool.begin(Class::Admin, Isolation::Snapshot, "sensor_tally").await?;
+        let sql = format!(
+            "SELECT count(*), count(*) FILTER (WHERE clock_flagged), count(*) FILTER (WHERE spool_degraded),
+                    count(*) FILTER (WHERE spool_quarantined_batches > 0), {}
+             FROM sensor LEFT JOIN sensor_status USING (sensor_id) WHERE revoked_at IS NULL",
+            super::filter::sum("spool_batches")
+        );
+        let result = lease.client().query_one(&sql, &[]).await.map_err(StoreError::from);
+        lease.finish(result).await
+    };
+    let row = pool.within(Class::Admin, work).await?;
+    Ok(Tally {
+        active: row.get(0),
+        clock_flagged: row.get(1),
+        spool_degraded: row.get(2),
+        quarantining: row.get(3),
+        waiting_batches: row.get(4),
+    })
 }
 
 /// Every sensor after `after` in order of id, at most `limit`.
@@ -195,28 +311,63 @@ pub async fn get(pool: &Pool, sensor: &SensorRef) -> Result<Option<(Sensor, Vec<
     pool.within(Class::Admin, work).await
 }
 
-/// The id of a sensor, if there is one.
+/// The id of a sensor, if there is one that was not deleted.
 pub async fn find(pool: &Pool, sensor: &SensorRef) -> Result<Option<i32>, StoreError> {
     let (id, name) = sensor.parts();
     let work = async {
         let lease = pool.begin(Class::Admin, Isolation::Snapshot, "sensor_find").await?;
-        let sql = "SELECT sensor_id FROM sensor WHERE sensor_id = $1 OR name = $2";
+        let sql = "SELECT sensor_id FROM sensor
+                   WHERE (sensor_id = $1 OR name = $2) AND deleted_at IS NULL";
         let result = lease.client().query_opt(sql, &[&id, &name]).await.map_err(StoreError::from);
         lease.finish(result).await
     };
     Ok(pool.within(Class::Admin, work).await?.map(|row| row.get(0)))
 }
 
+/// The spool as the sensor last told, and when that was.
+pub(super) async fn spool_of(
+    lease: &Lease<'_>,
+    sensor_id: i32,
+) -> Result<Option<(SystemTime, Spool)>, StoreError> {
+    let sql = "SELECT spool_at, spool_batches, spool_bytes, spool_capacity_bytes, spool_oldest_age_ms,
+                      spool_quarantined_batches, spool_quarantined_packets, spool_degraded
+               FROM sensor_status WHERE sensor_id = $1 AND spool_at IS NOT NULL";
+    let row = lease.client().query_opt(sql, &[&sensor_id]).await?;
+    Ok(row.map(|row| (row.get("spool_at"), spool(&row))))
+}
+
 fn from_row(row: &Row) -> Sensor {
-    let status = row.get::<_, Option<SystemTime>>(4).map(|last_seen_at| Status {
+    let status = row.get::<_, Option<SystemTime>>("last_seen_at").map(|last_seen_at| Status {
         last_seen_at,
-        last_window_end: row.get(5),
-        clock_skew_ms: row.get(6),
-        clock_flagged: row.get(7),
-        batches: row.get(8),
-        records: row.get(9),
+        last_window_end: row.get("last_window_end"),
+        clock_skew_ms: row.get("clock_skew_ms"),
+        clock_flagged: row.get("clock_flagged"),
+        batches: row.get("batches"),
+        records: row.get("records"),
+        clock_steps: row.get("clock_steps"),
+        clock_step: row.get::<_, Option<i64>>("clock_step_ns").zip(row.get("clock_stepped_at")),
+        spool: row.get::<_, Option<SystemTime>>("spool_at").map(|at| (at, spool(row))),
     });
-    Sensor { sensor_id: row.get(0), name: row.get(1), created_at: row.get(2), revoked_at: row.get(3), status }
+    Sensor {
+        sensor_id: row.get("sensor_id"),
+        name: row.get("name"),
+        created_at: row.get("created_at"),
+        revoked_at: row.get("revoked_at"),
+        deleted_at: row.get("deleted_at"),
+        status,
+    }
+}
+
+fn spool(row: &Row) -> Spool {
+    Spool {
+        batches: row.get("spool_batches"),
+        bytes: row.get("spool_bytes"),
+        capacity_bytes: row.get("spool_capacity_bytes"),
+        oldest_age_ms: row.get("spool_oldest_age_ms"),
+        quarantined_batches: row.get("spool_quarantined_batches"),
+        quarantined_packets: row.get("spool_quarantined_packets"),
+        degraded: row.get("spool_degraded"),
+    }
 }
 
 #[cfg(test)]

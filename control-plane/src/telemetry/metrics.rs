@@ -8,6 +8,7 @@ use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
 };
 
+use crate::ingest::Reason;
 use crate::store::PoolState;
 
 /// The metrics, shared by every part; cheap to clone.
@@ -33,18 +34,20 @@ pub struct Registered {
     pub pool_errors: IntCounter,
     pub ingest_rows: IntCounter,
     pub ingest_bytes: IntCounter,
-    /// outcome: stored, duplicate, refused, failed
+    /// outcome: stored, notice, expired, duplicate, refused, failed
     pub ingest_batches: IntCounterVec,
     pub ingest_lag_seconds: Histogram,
     pub ingest_in_flight: IntGauge,
     /// reason: total, sensor
     pub ingest_busy: IntCounterVec,
-    pub clock_skew_seconds: Histogram,
-    pub clock_flagged: IntCounter,
+    pub clocks: Clocks,
+    pub losses: Losses,
+    pub sensors: SensorGauges,
     /// job, outcome
     pub job_runs: IntCounterVec,
     pub partitions_dropped: IntCounter,
     pub rollup_rows_pooled: IntCounter,
+    pub sensors_erased: IntCounter,
     pool_max: IntGauge,
     pool_total: IntGauge,
     pool_idle: IntGauge,
@@ -91,6 +94,93 @@ const LATENCY: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.
 const LAG: &[f64] = &[0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1_800.0, 21_600.0, 86_400.0];
 const SKEW: &[f64] = &[0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 60.0, 300.0, 3_600.0, 86_400.0];
 
+/// What batches told of their sensors' clocks.
+#[derive(Debug)]
+pub struct Clocks {
+    pub skew_seconds: Histogram,
+    pub flagged: IntCounter,
+    pub moved: IntCounter,
+    pub steps: IntCounter,
+}
+
+impl Clocks {
+    fn new(b: &Builder) -> Self {
+        Self {
+            skew_seconds: b.histogram(
+                "weir_ingest_clock_skew_seconds",
+                "Distance between a sensor's clock and ours as a batch arrived, the way included",
+                SKEW,
+            ),
+            flagged: b.counter(
+                "weir_ingest_clock_flagged_total",
+                "Batches from a sensor whose clock was over five minutes off",
+            ),
+            moved: b.counter(
+                "weir_ingest_clock_moved_total",
+                "Batches stored at another time than their sensor said, since that could not be true",
+            ),
+            steps: b.counter("weir_ingest_clock_steps_total", "Epochs within which a sensor's clock was set"),
+        }
+    }
+}
+
+/// Flows that were counted and are not stored, by reason.
+#[derive(Debug)]
+pub struct Losses {
+    pub batches: IntCounterVec,
+    pub packets: IntCounterVec,
+}
+
+impl Losses {
+    fn new(b: &Builder) -> Self {
+        let losses = Self {
+            batches: b.counters(
+                "weir_ingest_dropped_batches_total",
+                "Batches whose flows are not stored, by reason: spool_bytes, spool_age, quarantine, corrupt \
+                 (the sensor's notices), expired (came too late)",
+                &["reason"],
+            ),
+            packets: b.counters(
+                "weir_ingest_dropped_packets_total",
+                "Packets in flows that were counted and are not stored, by reason",
+                &["reason"],
+            ),
+        };
+        // A counter that appears with its first loss would hide that loss from a rate.
+        for reason in Reason::ALL {
+            losses.batches.with_label_values(&[reason.name()]);
+            losses.packets.with_label_values(&[reason.name()]);
+        }
+        losses
+    }
+}
+
+/// How the sensors stand, as a job last saw it in the database; the same on every instance.
+#[derive(Debug)]
+pub struct SensorGauges {
+    pub active: IntGauge,
+    pub clock_flagged: IntGauge,
+    pub spool_degraded: IntGauge,
+    pub quarantining: IntGauge,
+    pub waiting_batches: IntGauge,
+}
+
+impl SensorGauges {
+    fn new(b: &Builder) -> Self {
+        Self {
+            active: b.gauge("weir_sensors", "Sensors that are neither revoked nor deleted"),
+            clock_flagged: b
+                .gauge("weir_sensors_clock_flagged", "Sensors whose clock is over five minutes off"),
+            spool_degraded: b
+                .gauge("weir_sensors_spool_degraded", "Sensors that cannot write their spool's disk"),
+            quarantining: b
+                .gauge("weir_sensors_quarantining", "Sensors that keep batches aside which we refused"),
+            waiting_batches: b
+                .gauge("weir_sensors_waiting_batches", "Batches that wait in the spools of all sensors"),
+        }
+    }
+}
+
 impl Registered {
     #[must_use]
     pub fn new() -> Metrics {
@@ -128,7 +218,8 @@ impl Registered {
             ingest_bytes: b.counter("weir_ingest_bytes_total", "Bytes of batch bodies, compressed"),
             ingest_batches: b.counters(
                 "weir_ingest_batches_total",
-                "Batches by outcome: stored, duplicate, refused (the sensor's fault), failed (ours)",
+                "Batches by outcome: stored, notice (of a loss), expired (too old), duplicate, refused (the \
+                 sensor's fault), failed (ours)",
                 &["outcome"],
             ),
             ingest_lag_seconds: b.histogram(
@@ -142,18 +233,13 @@ impl Registered {
                 "Batches turned away because too many were in work, in total or of one sensor",
                 &["reason"],
             ),
-            clock_skew_seconds: b.histogram(
-                "weir_ingest_clock_skew_seconds",
-                "Distance between a sensor's clock and ours as a batch arrived, the way included",
-                SKEW,
-            ),
-            clock_flagged: b.counter(
-                "weir_ingest_clock_flagged_total",
-                "Batches from a sensor whose clock was over five minutes off",
-            ),
+            clocks: Clocks::new(&b),
+            losses: Losses::new(&b),
+            sensors: SensorGauges::new(&b),
             job_runs: b.counters("weir_job_runs_total", "Runs of the background jobs", &["job", "outcome"]),
             partitions_dropped: b
                 .counter("weir_partitions_dropped_total", "Partitions dropped at the end of their retention"),
+            sensors_erased: b.counter("weir_sensors_erased_total", "Deleted sensors whose data is all gone"),
             rollup_rows_pooled: b.counter(
                 "weir_rollup_rows_pooled_total",
                 "Rollup rows of small keys that were added to their bucket's row of all others",

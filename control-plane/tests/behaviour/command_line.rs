@@ -101,7 +101,7 @@ async fn o7_the_server_starts_says_where_and_ends_with_0_on_sigterm() {
 }
 
 #[test]
-fn sensors_are_added_listed_and_revoked() {
+fn sensors_are_added_listed_revoked_and_removed() {
     let setup = Setup::new();
     let added = setup.run(&["sensor", "add", "edge-1"]);
     let token = String::from_utf8(added.stdout).expect("text");
@@ -125,6 +125,11 @@ fn sensors_are_added_listed_and_revoked() {
     let table = String::from_utf8(setup.run(&["sensor", "list"]).stdout).expect("text");
     assert!(table.contains("edge-1") && table.contains("revoked"), "{table}");
     assert!(!table.contains("weir_s_"));
+    // I5: removed is more than revoked.
+    assert_eq!(setup.json(&["sensor", "remove", "edge-1", "--json"])["state"], "deleting");
+    assert_eq!(setup.json(&["sensor", "list", "--json"])["state"], "deleting");
+    assert_eq!(setup.run(&["sensor", "revoke", "edge-1"]).status.code(), Some(1));
+    assert_eq!(setup.run(&["sensor", "remove", "nobody"]).status.code(), Some(1));
 }
 
 #[test]
@@ -134,10 +139,12 @@ fn the_schema_goes_up_and_down_by_command() {
         let output = setup.run(arguments);
         (output.status.code(), String::from_utf8_lossy(&output.stdout).trim().to_owned())
     };
-    assert_eq!(run(&["migrate"]), (Some(0), "schema version 0 -> 4".to_owned()));
-    assert_eq!(run(&["migrate"]), (Some(0), "schema version 4: nothing to do".to_owned()));
+    let latest = weir_control_plane::store::migrations::latest();
+    assert_eq!(run(&["migrate"]), (Some(0), format!("schema version 0 -> {latest}")));
+    assert_eq!(run(&["migrate"]), (Some(0), format!("schema version {latest}: nothing to do")));
     assert_eq!(run(&["migrate", "--to", "2"]).0, Some(1));
-    assert_eq!(run(&["migrate", "--to", "2", "--roll-back"]), (Some(0), "schema version 4 -> 2".to_owned()));
+    let rolled_back = (Some(0), format!("schema version {latest} -> 2"));
+    assert_eq!(run(&["migrate", "--to", "2", "--roll-back"]), rolled_back);
 }
 
 #[test]

@@ -2,11 +2,13 @@
 
 use reqwest::Method;
 use serde_json::Value;
-use weir_wire::{Batch, LinkStack, limits};
+use weir_wire::{Batch, DropReason, Dropped, LinkStack, Spool, limits};
 
-use crate::support::{Plane, SECOND, batch, flow, mixed_flows, now_ns, recent_minute_ns};
+use crate::support::{Plane, SECOND, batch, flow, mixed_flows, recent_minute_ns};
 
-const DAY: i64 = 86_400 * SECOND;
+fn dropped() -> Dropped {
+    Dropped { reason: DropReason::SpoolBytes as i32, records: 1, packets: 2, octets: 3 }
+}
 
 type Change = fn(&mut Batch);
 
@@ -18,11 +20,23 @@ const INVALID: &[(&str, Change)] = &[
     ("parts", |b| b.parts = 0),
     ("parts", |b| b.parts = u32::MAX),
     ("part", |b| b.part = 1),
-    ("window_start_ns", |b| b.window_start_ns = now_ns() - 31 * DAY),
     ("window_start_ns", |b| b.window_start_ns = i64::MIN),
-    ("window_start_ns", |b| b.window_start_ns = now_ns() + 2 * DAY),
     ("window_end_ns", |b| b.window_end_ns = b.window_start_ns - 1),
-    ("window_end_ns", |b| b.window_end_ns = i64::MAX),
+    ("window_end_ns", |b| (b.window_start_ns, b.window_end_ns) = (-1, i64::MAX)),
+    ("dropped", |b| b.dropped = Some(dropped())),
+    ("dropped.reason", |b| (b.flows, b.dropped) = (vec![], Some(Dropped { reason: 0, ..dropped() }))),
+    ("dropped.reason", |b| (b.flows, b.dropped) = (vec![], Some(Dropped { reason: 100, ..dropped() }))),
+    ("dropped.records", |b| {
+        (b.flows, b.dropped) =
+            (vec![], Some(Dropped { records: limits::MAX_RECORDS as u64 + 1, ..dropped() }));
+    }),
+    ("dropped.packets", |b| (b.flows, b.dropped) = (vec![], Some(Dropped { packets: 1 << 63, ..dropped() }))),
+    ("dropped.octets", |b| (b.flows, b.dropped) = (vec![], Some(Dropped { octets: u64::MAX, ..dropped() }))),
+    ("dropped.packets", |b| {
+        b.crossing_packets = 1;
+        (b.flows, b.dropped) = (vec![], Some(Dropped { packets: i64::MAX as u64, ..dropped() }));
+    }),
+    ("spool.bytes", |b| b.spool = Some(Spool { bytes: u64::MAX, ..Spool::default() })),
     ("sampling_interval", |b| b.sampling_interval = 0),
     ("sampling_interval", |b| b.sampling_interval = u32::MAX),
     ("crossing_packets", |b| b.crossing_packets = u64::MAX),

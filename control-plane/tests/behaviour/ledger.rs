@@ -1,7 +1,7 @@
 //! K3 as the operator sees it: the ledger balances, or says what is missing.
 
 use serde_json::{Value, json};
-use weir_wire::Batch;
+use weir_wire::{Batch, Spool};
 
 use crate::support::{Plane, SECOND, batch, mixed_flows, recent_minute_ns, rfc3339};
 
@@ -142,4 +142,98 @@ async fn packets_that_are_missing_or_too_many_do_not_balance() {
     }
     plane.store(&token, &absurd).await;
     assert_eq!(ledger(&plane).await["total"]["frames"], i64::MAX);
+}
+
+/// What does not add up is said in words, and said no more once it does.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_ledger_says_why_it_does_not_balance() {
+    let plane = Plane::start().await;
+    let token = plane.sensor("edge-1").await;
+    let start = recent_minute_ns();
+    let epoch = |number: u64| batch(1, number, start + number as i64 * SECOND, mixed_flows());
+    let why = async || {
+        let ledger = ledger(&plane).await;
+        assert_eq!(ledger["balanced"], ledger["why"] == json!([]), "{ledger}");
+        ledger["why"].as_array().expect("a list").iter().map(Value::to_string).collect::<Vec<_>>()
+    };
+    let mut broken = epoch(0);
+    let lost = broken.flows.pop().expect("a flow");
+    broken.points[0].totals.as_mut().expect("part 0").frames += 1;
+    plane.store(&token, &broken).await;
+    let spool = Spool { batches: 4, quarantined_batches: 1, ..Spool::default() };
+    plane.store(&token, &Batch { spool: Some(spool), ..epoch(3) }).await;
+    let lines = why().await;
+    let totals = broken.points[0].totals.expect("part 0");
+    let counted = totals.flow_packets + epoch(3).points[0].totals.expect("part 0").flow_packets;
+    let missing = lost.packets + lost.reverse_packets;
+    for (line, words) in [
+        (0, format!("on eth0 ingress the kernel's verdicts do not add up to its {} frames", counted + 5 + 6)),
+        (1, format!("{missing} of {counted} packets that the kernel counted into flows are missing")),
+        (2, "octets that the kernel counted into flows are missing".to_owned()),
+        (3, "2 epochs (1 to 2) of generation 01010101-0101-0101-0101-010101010101".to_owned()),
+        (4, "the sensor last told that 4 batches wait there, and keeps 1 aside".to_owned()),
+    ] {
+        assert!(lines[line].contains(&words), "{words}: {lines:?}");
+    }
+    assert_eq!(lines.len(), 5, "{lines:?}");
+    for number in [1, 2] {
+        plane.store(&token, &epoch(number)).await;
+    }
+    assert_eq!(why().await.len(), 3, "the gap is closed, and what waits is no reason any more");
+    let more = plane.sensor("edge-2").await;
+    let mut doubled = epoch(0);
+    doubled.flows.extend(mixed_flows());
+    plane.store(&more, &doubled).await;
+    let ledger = plane.json("/api/v1/sensors/edge-2/ledger").await;
+    assert!(ledger["why"][0].to_string().contains("packets more are stored than"), "{ledger}");
+}
+
+/// Wherever a window cuts, an epoch is in it whole or not at all: also one whose parts a wrong clock put
+/// apart, and one between whose neighbours the clock went back by hours.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_window_takes_whole_epochs_wherever_it_cuts() {
+    let plane = Plane::start().await;
+    let token = plane.sensor("edge-1").await;
+    let start = recent_minute_ns() - 7_200 * SECOND;
+    let hour = 3_600 * SECOND;
+    // Epochs 2 and 3 were counted an hour earlier by the clock; epoch 4 in three parts, seconds apart.
+    for (number, at) in [(0, start), (1, start + SECOND), (2, start - hour), (3, start - hour + SECOND)] {
+        plane.store(&token, &batch(1, number, at, mixed_flows())).await;
+    }
+    let one = batch(1, 4, start, mixed_flows()).points[0].totals.expect("part 0");
+    for part in [1, 0, 2] {
+        let mut batch = batch(1, 4, start + (2 + i64::from(part)) * SECOND, mixed_flows());
+        (batch.part, batch.parts) = (part, 3);
+        for point in &mut batch.points {
+            point.totals = point.totals.filter(|_| part == 0).map(|totals| match totals.frames {
+                0 => totals,
+                _ => weir_wire::Totals {
+                    frames: 3 * one.flow_packets + 5,
+                    flow_packets: 3 * one.flow_packets,
+                    flow_octets: 3 * one.flow_octets,
+                    ..totals
+                },
+            });
+        }
+        plane.store(&token, &batch).await;
+    }
+    plane.store(&token, &batch(1, 5, start + 9 * SECOND, mixed_flows())).await;
+    let mut epochs = Vec::new();
+    for cut in -1..11 {
+        let cut = rfc3339(start + cut * SECOND);
+        let (from, to) = (rfc3339(start - 2 * hour), rfc3339(start + hour));
+        let mut sum = 0;
+        for window in [format!("from={from}&to={cut}"), format!("from={cut}&to={to}")] {
+            let ledger = plane.json(&format!("/api/v1/sensors/edge-1/ledger?{window}")).await;
+            assert_eq!(
+                (&ledger["balanced"], &ledger["why"]),
+                (&json!(true), &json!([])),
+                "{window}: {ledger}"
+            );
+            sum += ledger["committed_packets"].as_u64().expect("a number");
+            epochs.push(ledger["epochs"].as_u64().expect("a number"));
+        }
+        assert_eq!(sum, 8 * one.flow_packets, "{cut}");
+    }
+    assert!(epochs.chunks(2).all(|halves| halves.iter().sum::<u64>() == 6), "{epochs:?}");
 }

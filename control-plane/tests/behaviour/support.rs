@@ -15,7 +15,7 @@ use weir_control_plane::jobs::Jobs;
 use weir_control_plane::server::{self, Server};
 use weir_control_plane::store::{Pool, sensors};
 use weir_testbed::postgres::Postgres;
-use weir_wire::{Batch, Direction, Flow, Point, Totals};
+use weir_wire::{Batch, Direction, DropReason, Dropped, Flow, Point, Totals};
 
 pub const ADMIN_TOKEN: &str = "a-test-admin-token-of-32-characters";
 pub const SECOND: i64 = 1_000_000_000;
@@ -148,6 +148,27 @@ impl<'a> Plane<'a> {
         (status, response.json().await.expect("JSON"))
     }
 
+    /// Sends a batch with the sensor's clock at sending.
+    pub async fn post_at(&self, token: &str, batch: &Batch, sent_at_ms: i64) -> (u16, Value) {
+        let response = self
+            .request(Method::POST, "/api/v1/ingest", token)
+            .header("content-type", weir_wire::CONTENT_TYPE)
+            .header("content-encoding", weir_wire::CONTENT_ENCODING)
+            .header(weir_wire::SENT_AT_HEADER, sent_at_ms)
+            .body(weir_wire::encode(batch).expect("it encodes"))
+            .send()
+            .await
+            .expect("an answer");
+        let status = response.status().as_u16();
+        (status, response.json().await.expect("JSON"))
+    }
+
+    /// All metrics, as text.
+    pub async fn metrics(&self) -> String {
+        let response = self.http.get(self.url("/metrics")).send().await.expect("an answer");
+        response.text().await.expect("text")
+    }
+
     /// Sends a batch that must be stored by this request.
     pub async fn store(&self, token: &str, batch: &Batch) {
         let (status, body) = self.post(token, batch).await;
@@ -250,6 +271,18 @@ pub fn batch(generation: u8, epoch: u64, window_start_ns: i64, flows: Vec<Flow>)
         flows,
         ..Batch::default()
     }
+}
+
+/// The notice that stands for a batch whose flows were dropped.
+pub fn notice(mut batch: Batch, reason: DropReason) -> Batch {
+    let flows = std::mem::take(&mut batch.flows);
+    batch.dropped = Some(Dropped {
+        reason: reason as i32,
+        records: flows.len() as u64,
+        packets: flows.iter().map(|flow| flow.packets + flow.reverse_packets).sum(),
+        octets: flows.iter().map(|flow| flow.octets + flow.reverse_octets).sum(),
+    });
+    batch
 }
 
 /// A few flows that differ in every way that a rollup tells apart.

@@ -16,6 +16,13 @@ pub struct Ledger {
     pub committed_packets: u64,
     pub committed_octets: u64,
     pub committed_records: u64,
+    /// Counted into flows that nobody holds, by a reason that is named in `dropped`.
+    pub dropped_packets: u64,
+    pub dropped_octets: u64,
+    pub dropped_batches: u64,
+    pub dropped: Vec<Dropped>,
+    /// What waits at the sensor, as it last told.
+    pub waiting: Option<Waiting>,
     pub batches: u64,
     pub epochs: u64,
     /// Identities of kernel tables that counted: one more for each restart of the sensor.
@@ -23,6 +30,32 @@ pub struct Ledger {
     pub gaps: Vec<Value>,
     pub kernel_balanced: bool,
     pub balanced: bool,
+    /// What keeps it from being balanced.
+    pub why: Vec<String>,
+    pub clock_flagged_batches: u64,
+    pub clock_moved_batches: u64,
+    pub clock_steps: u64,
+}
+
+/// A loss that has a name.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Dropped {
+    pub reason: String,
+    pub batches: u64,
+    pub records: u64,
+    pub packets: u64,
+    pub octets: u64,
+}
+
+/// The state of a sensor's spool.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Waiting {
+    pub as_of: String,
+    pub batches: u64,
+    pub bytes: u64,
+    pub quarantined_batches: u64,
+    pub quarantined_packets: u64,
+    pub degraded: bool,
 }
 
 /// One direction of one interface.

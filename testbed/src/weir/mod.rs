@@ -7,7 +7,7 @@ mod sensor;
 use std::path::{Path, PathBuf};
 
 pub use control_plane::{ControlPlane, Place};
-pub use ledger::{Flow, Ledger, PathPoint, Point, Totals};
+pub use ledger::{Dropped, Flow, Ledger, PathPoint, Point, Totals, Waiting};
 pub use sensor::{Sensor, Watch};
 
 use crate::{Error, Result};

@@ -1,4 +1,11 @@
-//! The ledger of one sensor: what its kernel saw, what we hold, and what never came.
+//! The ledger of one sensor: what its kernel saw, what we hold, what was dropped and why, what waits at the
+//! sensor, and what never came.
+//!
+//! A window takes whole epochs: an epoch belongs where its earliest part lies, and all of its parts and its
+//! kernel totals go with it, wherever a window cuts.
+
+mod balance;
+mod gaps;
 
 use std::time::SystemTime;
 
@@ -9,9 +16,21 @@ use uuid::Uuid;
 use super::filter::sum;
 use super::flows::Point;
 use super::{Class, Isolation, Lease, Pool, StoreError};
+use crate::ingest::{Reason, Spool};
 
 /// Gaps that are listed; a sensor with more of them has another problem.
-const MAX_GAPS: i64 = 1_000;
+pub const MAX_GAPS: i64 = 1_000;
+
+/// The epochs of the window. Only parts that were placed apart can lie on two sides of an edge.
+const EPOCHS: &str = "WITH epochs AS (
+    SELECT generation, epoch, min(window_start) AS window_start FROM batch AS inside
+    WHERE sensor_id = $1 AND window_start >= $2 AND window_start < $3
+      AND NOT (parts > 1 AND EXISTS (
+          SELECT FROM batch AS earlier
+          WHERE earlier.sensor_id = $1 AND earlier.generation = inside.generation
+            AND earlier.epoch = inside.epoch AND earlier.window_start < $2))
+    GROUP BY generation, epoch
+)";
 
 /// Sums of the kernel's totals over the window; see [`weir_wire::Totals`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,9 +56,20 @@ impl Totals {
     }
 }
 
+/// Flows that were counted and that nobody holds, by why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Loss {
+    pub reason: Reason,
+    pub batches: i64,
+    pub records: i64,
+    pub packets: i64,
+    pub octets: i64,
+}
+
 /// What we hold of the window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Committed {
+    /// Notices of losses included.
     pub batches: i64,
     pub epochs: i64,
     pub records: i64,
@@ -47,6 +77,10 @@ pub struct Committed {
     pub octets: i64,
     pub crossing_packets: i64,
     pub crossing_octets: i64,
+    /// Batches whose times are in doubt, those that were moved for it, and epochs with a step of the clock.
+    pub clock_flagged: i64,
+    pub clock_moved: i64,
+    pub clock_steps: i64,
 }
 
 /// Epochs, or parts of one, that did not come (yet).
@@ -68,19 +102,10 @@ pub struct Ledger {
     pub generations: i64,
     pub gaps: Vec<Gap>,
     pub gaps_truncated: bool,
-}
-
-impl Ledger {
-    /// Every packet that the kernel counted into a flow is in a committed record, or was seen a second
-    /// time on its way through the host; and no epoch is missing.
-    #[must_use]
-    pub fn balanced(&self) -> bool {
-        let committed = &self.committed;
-        let sum = |a: i64, b: i64| i128::from(a) + i128::from(b);
-        self.gaps.is_empty()
-            && i128::from(self.total.flow_packets) == sum(committed.packets, committed.crossing_packets)
-            && i128::from(self.total.flow_octets) == sum(committed.octets, committed.crossing_octets)
-    }
+    /// In order of reason.
+    pub dropped: Vec<Loss>,
+    /// The spool as the sensor last told, and when that was. Not of the window: of now.
+    pub waiting: Option<(SystemTime, Spool)>,
 }
 
 /// The ledger of the windows that start in `from..to`. Keys older than `keys_since` may be forgotten, so
@@ -98,13 +123,11 @@ pub async fn ledger(
         let result = async {
             let points = points(&lease, sensor_id, from, to).await?;
             let (committed, generations) = committed(&lease, sensor_id, from, to).await?;
-            let mut gaps = epoch_gaps(&lease, sensor_id, from, to, keys_since).await?;
-            gaps.extend(part_gaps(&lease, sensor_id, from, to).await?);
-            gaps.sort_by_key(|gap| (gap.generation, gap.first_epoch));
-            let gaps_truncated = gaps.len() as i64 > MAX_GAPS;
-            gaps.truncate(MAX_GAPS as usize);
+            let dropped = dropped(&lease, sensor_id, from, to).await?;
+            let (gaps, gaps_truncated) = gaps::gaps(&lease, sensor_id, from, to, keys_since).await?;
+            let waiting = super::sensors::spool_of(&lease, sensor_id).await?;
             let total = points.iter().fold(Totals::default(), |sum, (_, totals)| sum.plus(totals));
-            Ok(Ledger { points, total, committed, generations, gaps, gaps_truncated })
+            Ok(Ledger { points, total, committed, generations, gaps, gaps_truncated, dropped, waiting })
         }
         .await;
         lease.finish(result).await
@@ -166,9 +189,10 @@ async fn points(
     .map(sum)
     .join(", ");
     let sql = format!(
-        "SELECT interface, direction, {sums}
-         FROM point_total JOIN observation_point USING (sensor_id, point_id)
-         WHERE sensor_id = $1 AND window_start >= $2 AND window_start < $3
+        "{EPOCHS} SELECT interface, direction, {sums}
+         FROM epochs JOIN point_total USING (generation, epoch)
+         JOIN observation_point USING (sensor_id, point_id)
+         WHERE sensor_id = $1
          GROUP BY interface, direction ORDER BY interface, direction"
     );
     let rows = lease.client().query(&sql, &[&sensor_id, &from, &to]).await?;
@@ -186,8 +210,10 @@ async fn committed(
 ) -> Result<(Committed, i64), StoreError> {
     let sums = ["records", "packets", "octets", "crossing_packets", "crossing_octets"].map(sum).join(", ");
     let sql = format!(
-        "SELECT count(*), count(DISTINCT (generation, epoch)), count(DISTINCT generation), {sums}
-         FROM batch WHERE sensor_id = $1 AND window_start >= $2 AND window_start < $3"
+        "{EPOCHS} SELECT count(*), count(DISTINCT (generation, epoch)), count(DISTINCT generation), {sums},
+                count(*) FILTER (WHERE clock_flagged), count(*) FILTER (WHERE clock_shift_ns <> 0),
+                count(*) FILTER (WHERE clock_step_ns <> 0)
+         FROM epochs JOIN batch USING (generation, epoch) WHERE sensor_id = $1"
     );
     let row = lease.client().query_one(&sql, &[&sensor_id, &from, &to]).await?;
     let committed = Committed {
@@ -198,86 +224,37 @@ async fn committed(
         octets: row.get(5),
         crossing_packets: row.get(6),
         crossing_octets: row.get(7),
+        clock_flagged: row.get(8),
+        clock_moved: row.get(9),
+        clock_steps: row.get(10),
     };
     Ok((committed, row.get(2)))
 }
 
-/// Runs of epochs that are missing between two that came, or before the first of a generation.
-async fn epoch_gaps(
+async fn dropped(
     lease: &Lease<'_>,
     sensor_id: i32,
     from: SystemTime,
     to: SystemTime,
-    keys_since: SystemTime,
-) -> Result<Vec<Gap>, StoreError> {
-    let rows = lease
-        .client()
-        .query(
-            "WITH epochs AS (
-                 SELECT generation, epoch, min(window_start) AS window_start FROM batch
-                 WHERE sensor_id = $1 AND window_start >= $2 AND window_start < $3
-                 GROUP BY generation, epoch
-             ), neighbours AS (
-                 SELECT generation, epoch, window_start,
-                        lag(epoch) OVER (PARTITION BY generation ORDER BY epoch) AS previous
-                 FROM epochs
-             )
-             SELECT generation, coalesce(previous, before.epoch, -1) + 1, neighbours.epoch - 1
-             FROM neighbours
-             -- Before the first epoch of the window: the last one that came before it, if any.
-             LEFT JOIN LATERAL (
-                 SELECT max(batch.epoch) AS epoch FROM batch
-                 WHERE previous IS NULL AND sensor_id = $1 AND batch.generation = neighbours.generation
-                   AND batch.epoch < neighbours.epoch
-             ) AS before ON TRUE
-             WHERE neighbours.epoch > coalesce(previous, before.epoch, -1) + 1
-               -- Keys from before that time were dropped: nothing is known of what came earlier.
-               AND (coalesce(previous, before.epoch) IS NOT NULL OR window_start >= $4)
-             ORDER BY generation, neighbours.epoch LIMIT $5",
-            &[&sensor_id, &from, &to, &keys_since, &(MAX_GAPS + 1)],
-        )
-        .await?;
+) -> Result<Vec<Loss>, StoreError> {
+    let sums = ["dropped_records", "dropped_packets", "dropped_octets"].map(sum).join(", ");
+    let sql = format!(
+        "{EPOCHS} SELECT dropped_reason, count(*), {sums}
+         FROM epochs JOIN batch USING (generation, epoch)
+         WHERE sensor_id = $1 AND dropped_reason IS NOT NULL
+         GROUP BY dropped_reason ORDER BY dropped_reason"
+    );
+    let rows = lease.client().query(&sql, &[&sensor_id, &from, &to]).await?;
     Ok(rows
         .iter()
-        .map(|row| Gap {
-            generation: row.get(0),
-            first_epoch: row.get(1),
-            last_epoch: row.get(2),
-            missing_parts: Vec::new(),
-        })
-        .collect())
-}
-
-/// Epochs of which some parts came and others did not.
-async fn part_gaps(
-    lease: &Lease<'_>,
-    sensor_id: i32,
-    from: SystemTime,
-    to: SystemTime,
-) -> Result<Vec<Gap>, StoreError> {
-    let rows = lease
-        .client()
-        .query(
-            "WITH incomplete AS (
-                 SELECT generation, epoch, max(parts) AS parts, array_agg(part) AS came FROM batch
-                 WHERE sensor_id = $1 AND window_start >= $2 AND window_start < $3
-                 GROUP BY generation, epoch HAVING count(*) < max(parts)
-                 ORDER BY generation, epoch LIMIT $4
-             )
-             SELECT generation, epoch,
-                    ARRAY(SELECT part FROM generate_series(0, parts - 1) AS part
-                          WHERE part <> ALL (came) ORDER BY part LIMIT $4)
-             FROM incomplete",
-            &[&sensor_id, &from, &to, &(MAX_GAPS + 1)],
-        )
-        .await?;
-    Ok(rows
-        .iter()
-        .map(|row| Gap {
-            generation: row.get(0),
-            first_epoch: row.get(1),
-            last_epoch: row.get(1),
-            missing_parts: row.get(2),
+        .filter_map(|row| {
+            Some(Loss {
+                reason: Reason::from_code(row.get(0))?,
+                batches: row.get(1),
+                records: row.get(2),
+                packets: row.get(3),
+                octets: row.get(4),
+            })
         })
         .collect())
 }
