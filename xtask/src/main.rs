@@ -10,6 +10,7 @@ mod build;
 mod cargo;
 mod demo;
 mod interrupt;
+mod kernels;
 mod sample;
 mod screen;
 mod setup;
@@ -32,6 +33,7 @@ enum Task {
     Build(build::Args),
     Test(test::Args),
     Bench(bench::Args),
+    Kernels(kernels::Args),
     Demo(demo::Args),
     Audit(audit::Args),
     GenerateCapture(sample::Args),
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         Task::Build(args) => build::run(&args),
         Task::Test(args) => test::run(&args),
         Task::Bench(args) => bench::run(&args),
+        Task::Kernels(args) => kernels::run(&args),
         Task::Demo(args) => demo::run(&args),
         Task::Audit(args) => audit::run(&args),
         Task::GenerateCapture(args) => sample::run(&args),

@@ -92,8 +92,11 @@ pub fn frame(frame: &Frame, context: &XdpContext) {
 /// time, when what can be made linear is.
 #[inline(always)]
 pub fn skb(context: &TcContext, direction: Direction, last: bool) -> bool {
-    let frame = Frame::skb(context);
+    let mut frame = Frame::skb(context);
     let Some(spot) = spot(frame.ifindex, direction) else { return false };
+    if spot.layer3 && matches!(direction, Direction::Ingress) {
+        frame.pass_outer_headers(context);
+    }
     let Err(reject) = count(&frame, spot, context) else { return false };
     if !last && reject == Reject::Truncated && frame.is_partial() {
         return true;
@@ -190,7 +193,8 @@ fn count6<C: Context>(
     let start = ipv6_start(&mut window, left)?;
     let mut chain = Chain::none(start.next_header);
     if is_extension(start.next_header) {
-        let passed = context.extensions(window.taken(), start.next_header as u32, start.rest);
+        let passed =
+            context.extensions(frame.outer_octets + window.taken(), start.next_header as u32, start.rest);
         packed::accepted(passed)?;
         chain.protocol = packed::chain_protocol(passed);
         chain.fragments = packed::chain_fragments(passed);

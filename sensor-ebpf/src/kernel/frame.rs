@@ -12,6 +12,9 @@ use weir_sensor_ebpf::Window;
 /// stack, IPv6 with extension headers and TCP fit.
 const PULL: u32 = 256;
 
+/// Ethernet with tags, IPv6 and GRE, and room to spare; a bound that the verifier can see.
+const MAX_OUTER: u32 = 0xff;
+
 /// One frame at one observation point.
 #[derive(Clone, Copy)]
 pub struct Frame {
@@ -25,6 +28,8 @@ pub struct Frame {
     offloaded_tag: u32,
     pub gso_size: u32,
     pub gso_segs: u32,
+    /// Octets at hand before `start`: outer headers, see [`Frame::pass_outer_headers`].
+    pub outer_octets: u32,
 }
 
 /// No offloaded tag.
@@ -53,6 +58,7 @@ impl Frame {
             offloaded_tag: NO_TAG,
             gso_size: 0,
             gso_segs: 0,
+            outer_octets: 0,
         }
     }
 
@@ -84,6 +90,24 @@ impl Frame {
             offloaded_tag,
             gso_size: skb.gso_size,
             gso_segs: skb.gso_segs,
+            outer_octets: 0,
+        }
+    }
+
+    /// For a frame that came in by a device without link headers. Before kernel 5.14, IP tunnels (ipip, sit,
+    /// GRE) leave the skb's link header where the outer packet's was, and a TC program sees all from there on.
+    /// What the stack itself took for the frame's length tells where the inner packet begins.
+    #[inline(always)]
+    pub fn pass_outer_headers(&mut self, context: &TcContext) {
+        // SAFETY: the context is the program's own; the verifier turns each field into a checked load.
+        let skb = unsafe { &*context.skb.skb };
+        let (len, inner) = (skb.len, skb.wire_len);
+        // A test run leaves the length unset.
+        if inner != 0 && inner < len {
+            let outer = (len - inner) & MAX_OUTER;
+            self.start += outer as usize;
+            self.octets -= outer;
+            self.outer_octets = outer;
         }
     }
 

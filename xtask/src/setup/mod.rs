@@ -4,8 +4,9 @@
 //! package that somebody removed is found missing. Outside the target folder only Debian packages and the
 //! toolchain's own `rust-src` are added.
 
+pub(crate) mod apt;
 mod bpf_linker;
-mod packages;
+pub(crate) mod packages;
 mod rust_src;
 
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! Programs that Debian packages bring: the C compiler, Postgres, and what makes and reads traffic.
+//! Programs that Debian packages bring: compilers, Postgres, an emulator, and what makes and reads traffic.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,7 +16,7 @@ struct Wanted {
     found: fn(&str) -> bool,
 }
 
-const WANTED: [Wanted; 10] = [
+const WANTED: [Wanted; 13] = [
     Wanted { program: "cc", package: "gcc", found: in_path },
     Wanted { program: "stdlib.h", package: "libc6-dev", found: header },
     Wanted { program: "initdb", package: "postgresql", found: postgres },
@@ -27,6 +27,11 @@ const WANTED: [Wanted; 10] = [
     Wanted { program: "ethtool", package: "ethtool", found: in_path },
     Wanted { program: "iperf3", package: "iperf3", found: in_path },
     Wanted { program: "setpriv", package: "util-linux", found: in_path },
+    // The kernel matrix: an emulator, and what is in its initramfs.
+    Wanted { program: "qemu-system-x86_64", package: "qemu-system-x86", found: in_path },
+    Wanted { program: "busybox", package: "busybox-static", found: in_path },
+    // Fuzzing: libFuzzer is C++.
+    Wanted { program: "c++", package: "g++", found: in_path },
 ];
 
 pub struct Packages;
@@ -100,7 +105,7 @@ pub(super) fn in_path(program: &str) -> bool {
     find(program).is_some()
 }
 
-pub(super) fn find(program: &str) -> Option<PathBuf> {
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let system = ["/usr/sbin", "/sbin", "/usr/local/sbin"].map(PathBuf::from);
     std::env::split_paths(&path).chain(system).map(|folder| folder.join(program)).find(|path| path.is_file())

@@ -1,8 +1,7 @@
 //! `rust-src`, the sources of `core` that the kernel object is built with, of exactly this rustc.
 //!
 //! rustup has it for its own toolchains. Where rustup is absent or cannot reach its server, Debian has it
-//! as a package of the same version; that package is downloaded and unpacked, not installed, by an apt
-//! whose configuration, lists and cache are all in the target folder.
+//! as a package of the same version; that package is downloaded and unpacked, not installed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,12 +9,11 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{Need, packages};
+use super::{Need, apt, apt::Apt, packages};
 use crate::{cargo, screen};
 
 /// Debian suites that may hold it, first choice first.
 const SUITES: [&str; 3] = ["trixie-backports", "forky", "sid"];
-const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// rustup tries an unreachable server for minutes.
 const RUSTUP_WITHIN_S: &str = "60";
 
@@ -62,16 +60,16 @@ impl RustSrc {
     }
 
     fn by_debian(&self) -> Result<()> {
-        let mirror = mirror()?;
+        let mirror = apt::mirror()?;
         let work = cargo::target().join("rust-src-debian");
         let _ = fs::remove_dir_all(&work);
         let mut reasons = Vec::new();
         for suite in SUITES {
             screen::detail(&format!("looking for rust-src {} in Debian's {suite}", self.version));
             let apt = Apt::new(&work.join(suite), &mirror, suite)?;
-            match apt.package(&self.version) {
-                Ok(package) => {
-                    self.unpack(&apt.download(&package)?, &work)?;
+            match package(&apt, &self.version) {
+                Ok(version) => {
+                    self.unpack(&apt.download("rust-src", Some(&version))?, &work)?;
                     fs::remove_dir_all(&work).with_context(|| format!("remove {}", work.display()))?;
                     return Ok(());
                 }
@@ -128,86 +126,16 @@ impl Need for RustSrc {
     }
 }
 
-/// An apt of its own: the system's lists, cache and sources are neither read nor written.
-struct Apt {
-    folder: PathBuf,
-}
-
-impl Apt {
-    fn new(folder: &Path, mirror: &str, suite: &str) -> Result<Self> {
-        for part in ["lists/partial", "cache/archives/partial", "parts", "downloaded"] {
-            let part = folder.join(part);
-            fs::create_dir_all(&part).with_context(|| format!("make {}", part.display()))?;
-        }
-        // An empty status: no package of this system has a say in which version is chosen.
-        fs::write(folder.join("status"), "")?;
-        fs::write(folder.join("sources.list"), format!("deb [signed-by={KEYRING}] {mirror} {suite} main\n"))?;
-        let apt = Self { folder: folder.to_owned() };
-        cargo::read(apt.command("apt-get").args(["update", "-qq"]))?;
-        Ok(apt)
-    }
-
-    fn command(&self, program: &str) -> Command {
-        let folder = self.folder.display();
-        let mut command = Command::new(program);
-        for setting in [
-            format!("Dir::Etc::sourcelist={folder}/sources.list"),
-            format!("Dir::Etc::sourceparts={folder}/parts"),
-            format!("Dir::Etc::preferences={folder}/parts/none"),
-            format!("Dir::Etc::preferencesparts={folder}/parts"),
-            format!("Dir::State::lists={folder}/lists"),
-            format!("Dir::State::status={folder}/status"),
-            format!("Dir::Cache={folder}/cache"),
-            // The folder may be one that apt's own user cannot enter.
-            "APT::Sandbox::User=root".to_owned(),
-            "Acquire::Languages=none".to_owned(),
-        ] {
-            command.arg("-o").arg(setting);
-        }
-        command
-    }
-
-    /// The full version of `rust-src` that is of this rustc: `1.95.0+dfsg1-2~bpo13+1` for `1.95.0`.
-    fn package(&self, rustc: &str) -> Result<String> {
-        let offered = cargo::read(self.command("apt-cache").args(["madison", "rust-src"]))?;
-        let versions: Vec<&str> =
-            offered.lines().filter_map(|line| line.split('|').nth(1)).map(str::trim).collect();
-        let right = versions.iter().find(|version| is_of(version, rustc));
-        right.map(|version| (*version).to_owned()).with_context(|| format!("it has {versions:?}"))
-    }
-
-    fn download(&self, version: &str) -> Result<PathBuf> {
-        screen::detail(&format!("downloading rust-src {version}"));
-        let to = self.folder.join("downloaded");
-        let mut download = self.command("apt-get");
-        cargo::read(download.args(["download", "-qq", &format!("rust-src={version}")]).current_dir(&to))?;
-        let file = fs::read_dir(&to)?.next().context("apt-get download left no file")??;
-        Ok(file.path())
-    }
+/// The full version of `rust-src` that is of this rustc: `1.95.0+dfsg1-2~bpo13+1` for `1.95.0`.
+fn package(apt: &Apt, rustc: &str) -> Result<String> {
+    let versions = apt.versions("rust-src")?;
+    let right = versions.iter().find(|version| is_of(version, rustc));
+    right.cloned().with_context(|| format!("it has {versions:?}"))
 }
 
 /// Whether a Debian version is that of this upstream version.
 fn is_of(debian: &str, upstream: &str) -> bool {
     debian.strip_prefix(upstream).is_some_and(|rest| rest.starts_with(['+', '-', '~']))
-}
-
-/// The Debian mirror that this system itself uses.
-fn mirror() -> Result<String> {
-    let release = fs::read_to_string("/etc/os-release").context("read /etc/os-release")?;
-    if !release.lines().any(|line| line == "ID=debian") {
-        bail!("this is not Debian");
-    }
-    let codename = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
-    let codename = codename.context("/etc/os-release names no VERSION_CODENAME")?;
-    let targets = cargo::read(Command::new("apt-get").args([
-        "indextargets",
-        "--format",
-        "$(RELEASE) $(COMPONENT) $(REPO_URI)",
-        "Created-By: Packages",
-    ]))?;
-    let wanted = format!("{codename} main ");
-    let mirror = targets.lines().find_map(|line| line.strip_prefix(&wanted));
-    mirror.map(str::to_owned).with_context(|| format!("apt has no source for {codename} main"))
 }
 
 #[cfg(test)]

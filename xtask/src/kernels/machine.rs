@@ -1,0 +1,68 @@
+//! One boot: an emulated machine that runs the probe and ends.
+
+use std::fs;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use weir_testbed::process::Launch;
+
+use super::package::Kernel;
+use crate::screen;
+
+/// When a machine is given up. A boot with all checks takes about a minute on an idle core.
+const WITHIN: Duration = Duration::from_mins(8);
+const POLL: Duration = Duration::from_millis(100);
+/// Lines of the console that an error shows.
+const TAIL: usize = 15;
+
+/// Boots the kernel and gives what the probe printed.
+pub fn run(kernel: &Kernel, initramfs: &Path) -> Result<String> {
+    let folder = kernel.folder();
+    let (console, probe) = (folder.join("console.log"), folder.join("probe.ndjson"));
+    for file in [&console, &probe] {
+        let _ = fs::remove_file(file);
+    }
+    let serial = |file: &Path| format!("file:{}", file.display());
+    let began = Instant::now();
+    let launch = Launch::new("qemu-system-x86_64")
+        // Without cmpxchg16b: qemu 7.2 emulates it wrong now and then (it leaves the flags in disorder), and
+        // newer kernels, which use it in their allocator, die of a double fault.
+        .args(["-accel", "tcg", "-cpu", "max,-cx16", "-smp", "2", "-m", "640"])
+        .args(["-nodefaults", "-display", "none", "-no-reboot"])
+        .arg("-kernel")
+        .arg(kernel.image()?)
+        .arg("-initrd")
+        .arg(initramfs)
+        // A panic ends the machine, as the end of the probe does.
+        .args(["-append", "console=ttyS0 loglevel=4 panic=-1 random.trust_cpu=on"])
+        .args(["-serial", &serial(&console), "-serial", &serial(&probe)]);
+    // Ended by its id when it is dropped, and by the kernel if we die.
+    let mut machine = launch.spawn("qemu", folder.join("qemu.log"))?;
+    loop {
+        if let Some(status) = machine.try_wait()? {
+            if !status.success() {
+                bail!("qemu ended with {status}: {}", machine.log());
+            }
+            break;
+        }
+        if began.elapsed() > WITHIN {
+            bail!("it did not end within {WITHIN:?}; the console said last:\n{}", tail(&console));
+        }
+        thread::sleep(POLL);
+    }
+    let printed = fs::read_to_string(&probe).with_context(|| format!("read {}", probe.display()))?;
+    if printed.trim().is_empty() {
+        bail!("the probe said nothing; the console said last:\n{}", tail(&console));
+    }
+    screen::detail(&format!("{} ran for {:.0} s", kernel.release, began.elapsed().as_secs_f64()));
+    Ok(printed)
+}
+
+fn tail(console: &Path) -> String {
+    let text = fs::read(console).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(TAIL)..].join("\n")
+}
