@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Read as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -50,7 +50,7 @@ impl Place {
         }
     }
 
-    pub(super) fn launch(&self, program: &std::path::Path) -> Launch {
+    pub(super) fn launch(&self, program: &Path) -> Launch {
         let launch = Launch::new(program);
         match &self.namespace {
             Some(path) => launch.in_namespace(path),
@@ -168,6 +168,18 @@ impl ControlPlane {
     /// SIGKILL: no goodbye to anyone.
     pub fn kill(&self) -> Result<ExitStatus> {
         self.end(Signal::SIGKILL)
+    }
+
+    /// Its configuration, and a log for each of its starts.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.listen
     }
 
     /// What it has logged since its last start.

@@ -16,7 +16,7 @@ struct Wanted {
     found: fn(&str) -> bool,
 }
 
-const WANTED: [Wanted; 10] = [
+const WANTED: [Wanted; 12] = [
     Wanted { program: "cc", package: "gcc", found: in_path },
     Wanted { program: "stdlib.h", package: "libc6-dev", found: header },
     Wanted { program: "initdb", package: "postgresql", found: postgres },
@@ -27,6 +27,8 @@ const WANTED: [Wanted; 10] = [
     Wanted { program: "ethtool", package: "ethtool", found: in_path },
     Wanted { program: "iperf3", package: "iperf3", found: in_path },
     Wanted { program: "setpriv", package: "util-linux", found: in_path },
+    Wanted { program: "nft", package: "nftables", found: in_path },
+    Wanted { program: "faketime/libfaketimeMT.so.1", package: "libfaketime", found: library },
 ];
 
 pub struct Packages;
@@ -108,6 +110,12 @@ pub(super) fn find(program: &str) -> Option<PathBuf> {
 
 fn header(name: &str) -> bool {
     Path::new("/usr/include").join(name).is_file()
+}
+
+/// Debian keeps libraries in a folder for each architecture.
+fn library(name: &str) -> bool {
+    let folders = std::fs::read_dir("/usr/lib").into_iter().flatten().flatten();
+    folders.map(|folder| folder.path().join(name)).any(|path| path.is_file())
 }
 
 /// Debian keeps the server's programs out of PATH.
