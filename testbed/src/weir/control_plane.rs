@@ -133,7 +133,7 @@ impl ControlPlane {
     /// The API as an operator.
     #[must_use]
     pub fn api(&self) -> Client {
-        Client::new(&self.url(), Some(&self.admin_token)).inside(self.place.namespace.clone())
+        self.api_as(&self.admin_token)
     }
 
     /// The API without a credential.
@@ -148,6 +148,17 @@ impl ControlPlane {
         let added = printed.lines().find_map(|line| serde_json::from_str::<Value>(line).ok());
         let token = added.as_ref().and_then(|added| added["token"].as_str()).map(str::to_owned);
         token.ok_or_else(|| Error::malformed("weir-control-plane sensor add", printed))
+    }
+
+    /// Takes a sensor's right to send away, for good.
+    pub fn revoke_sensor(&self, name: &str) -> Result<()> {
+        self.command("sensor").args(["revoke", name, "--json"]).run().map(|_| ())
+    }
+
+    /// The API as a sensor.
+    #[must_use]
+    pub fn api_as(&self, token: &str) -> Client {
+        Client::new(&self.url(), Some(token)).inside(self.place.namespace.clone())
     }
 
     /// The ledger of a sensor over all that it ever sent.

@@ -113,10 +113,15 @@ impl Sensor {
         format!("http://{}", self.metrics)
     }
 
+    /// Its metrics and its health.
+    #[must_use]
+    pub fn open(&self) -> Client {
+        Client::new(&self.url(), None).inside(self.place.namespace.clone())
+    }
+
     /// The sum of a metric over all its labels, from `/metrics`; `None` if there is none of that name.
     pub fn metric(&self, name: &str) -> Result<Option<f64>> {
-        let client = Client::new(&self.url(), None).inside(self.place.namespace.clone());
-        let text = client.get("/metrics")?.body;
+        let text = self.open().get("/metrics")?.body;
         let samples = text.lines().filter_map(|line| {
             let rest = line.strip_prefix(name)?;
             rest.starts_with([' ', '{']).then(|| rest.rsplit(' ').next()?.parse::<f64>().ok())?
