@@ -92,12 +92,13 @@ impl Site {
         self.core.ip(&["link", "set", "dev", &end, if up { "up" } else { "down" }]).map(|_| ())
     }
 
-    /// Drops so many of a hundred packets that come from the member, until [`Self::pass_packets`].
+    /// Drops so many (1 to 100) of a hundred packets that come from the member, until [`Self::pass_packets`].
     pub fn drop_packets(&self, member: &str, of_hundred: u8) -> Result<()> {
         let rules = format!(
             "add table inet faults; \
              add chain inet faults input {{ type filter hook input priority 0; }}; \
-             add rule inet faults input iifname \"to-{member}\" numgen random mod 100 < {of_hundred} drop"
+             add rule inet faults input iifname \"to-{member}\" numgen random mod 100 <= {} drop",
+            of_hundred - 1
         );
         self.core.launch("nft").arg(rules).run().map(|_| ())
     }

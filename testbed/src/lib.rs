@@ -6,6 +6,7 @@
 //! * [`proxy`] – a proxy that misbehaves on request;
 //! * [`mount`] – small disks and a bpffs of one's own;
 //! * [`faketime`] – a wall clock for one program;
+//! * [`usage`] – what a process holds;
 //! * [`http`] – a blocking client for the API;
 //! * [`postgres`] – a private Postgres server on a free port;
 //! * [`process`] – child processes that never outlive the one that started them;
@@ -27,6 +28,7 @@ pub mod process;
 pub mod proxy;
 pub mod scratch;
 pub mod traffic;
+pub mod usage;
 pub mod weir;
 
 pub use error::{Error, Result, require_root};

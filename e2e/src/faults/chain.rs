@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
-use rand::seq::{IndexedRandom as _, SliceRandom as _};
+use rand::seq::IndexedRandom as _;
 use weir_testbed::faketime::Clock;
 use weir_testbed::mount::Mount;
 use weir_testbed::netns::{Namespace, Veth};
@@ -121,21 +121,26 @@ impl Chain {
 
     /// Sends traffic while these faults come and go, and counts what arrived of it.
     pub fn round(&mut self, faults: &[Fault], random: &mut StdRng) -> Result<Outcome> {
+        self.measure(faults, |chain| inflict(faults, chain, random))
+    }
+
+    /// Sends traffic while `work` goes on, and counts what arrived of it.
+    pub(super) fn measure(
+        &mut self,
+        faults: &[Fault],
+        work: impl FnOnce(&mut Self) -> Result<()>,
+    ) -> Result<Outcome> {
         let began = Instant::now();
         let (tally, flows) = (Tally::read(&self.site)?, tally::flows(&self.site)?);
         let before = self.sent()?;
         let (sender, steady) = (Arc::clone(&self.sender), Arc::clone(&self.steady));
-        let (inflicted, passes) =
-            steady.while_at(&sender, "tx", self.pps, || inflict(faults, self, random))?;
-        inflicted?;
+        let (worked, passes) = steady.while_at(&sender, "tx", self.pps, || work(self))?;
+        worked?;
         self.passes += passes;
+        // A request that was on its way into the proxy's hands when it gave back what it held.
         self.proxy.release()?;
-        if faults.contains(&Fault::Repeated) {
-            self.proxy.repeat(|requests| requests.shuffle(random))?;
-        }
         let sent = self.sent()?;
-        let after = self.settled(sent.packets)?;
-        let mut wrong = self.compare(sent, &after)?;
+        let (after, mut wrong) = self.settled(sent)?;
         let exact = after.overflow == tally.overflow;
         wrong.extend(self.compare_flows(&flows, &tally::flows(&self.site)?, passes, exact));
         let (sent, accounted) = (sent.packets - before.packets, after.accounted() - tally.accounted());
@@ -210,20 +215,34 @@ impl Chain {
         self.watch.more = more(self.slots, self.disk.path(), self.pins.path());
     }
 
+    /// Files below the folder of the pins, without those that a bpffs is born with.
+    pub(super) fn pinned(&self) -> u64 {
+        fn below(folder: &Path) -> u64 {
+            let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+            let own = entries.filter(|entry| !entry.file_name().to_string_lossy().ends_with(".debug"));
+            own.map(|entry| if entry.path().is_dir() { below(&entry.path()) } else { 1 }).sum()
+        }
+        below(self.pins.path())
+    }
+
     /// What the sender's interface has counted, with Ethernet's headers.
-    fn sent(&self) -> Result<Counted> {
+    pub(super) fn sent(&self) -> Result<Counted> {
         let counters = self.sender.counters("tx")?;
         let packets = counters.tx_packets;
         Ok(Counted { packets, octets: counters.tx_octets + HEADER * packets })
     }
 
-    /// The tally as soon as it accounts for all that was sent, or for more; or as it is when the time is up.
-    fn settled(&self, sent: u64) -> Result<Tally> {
+    /// The tally as soon as nothing is wrong with it any more; or as it is, with what is wrong, when the
+    /// time is up or there is more than was sent.
+    fn settled(&self, sent: Counted) -> Result<(Tally, Vec<String>)> {
         let deadline = Instant::now() + GIVE_UP;
         loop {
             let tally = Tally::read(&self.site)?;
-            if tally.frames >= sent && tally.accounted() >= sent || Instant::now() >= deadline {
-                return Ok(tally);
+            // Its pool may still be finding out that its database is another one.
+            let wrong = self.compare(sent, &tally).unwrap_or_else(|error| vec![error.to_string()]);
+            let too_much = tally.frames > sent.packets || tally.accounted() > sent.packets;
+            if wrong.is_empty() || too_much || Instant::now() >= deadline {
+                return Ok((tally, wrong));
             }
             thread::sleep(POLL);
         }

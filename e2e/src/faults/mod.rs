@@ -2,6 +2,7 @@
 
 mod chain;
 mod report;
+mod soak;
 mod tally;
 
 use std::thread;
@@ -9,12 +10,13 @@ use std::time::{Duration, Instant};
 
 use rand::Rng as _;
 use rand::rngs::StdRng;
-use rand::seq::IndexedRandom as _;
+use rand::seq::{IndexedRandom as _, SliceRandom as _};
 use weir_testbed::proxy::Mischief;
 use weir_testbed::{Error, Result};
 
 pub use chain::{Chain, Outcome};
 pub use report::Report;
+pub use soak::{Sample, Soak};
 pub use tally::Tally;
 
 /// When a proxy that should have disturbed something has not: the sensor sends nothing.
@@ -72,6 +74,20 @@ impl Fault {
         Self::ClockStepped,
     ];
 
+    /// Those that hold so far.
+    pub const READY: [Self; 10] = [
+        Self::PostgresCrashed,
+        Self::ControlPlaneKilled,
+        Self::LinkDown,
+        Self::PacketsDropped,
+        Self::Stalled,
+        Self::Reset,
+        Self::Truncated,
+        Self::Delayed,
+        Self::Repeated,
+        Self::Reordered,
+    ];
+
     /// As the table names it.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -92,6 +108,12 @@ impl Fault {
             Self::DiskFull => "spool's disk full",
             Self::ClockStepped => "sensor's clock stepped",
         }
+    }
+
+    /// Whether both of Weir's processes live through it.
+    #[must_use]
+    pub fn spares_processes(self) -> bool {
+        !matches!(self.part(), Part::Sensor | Part::ControlPlane)
     }
 
     fn part(self) -> Part {
@@ -232,6 +254,11 @@ fn inflict(faults: &[Fault], chain: &mut Chain, random: &mut StdRng) -> Result<(
     for fault in order {
         fault.lift(chain)?;
         pause(random);
+    }
+    // The control plane is back: what was held comes late, and what came is repeated in any order.
+    chain.proxy.release()?;
+    if faults.contains(&Fault::Repeated) {
+        chain.proxy.repeat(|requests| requests.shuffle(random))?;
     }
     Ok(())
 }
