@@ -12,7 +12,9 @@
 #![forbid(unsafe_code)]
 
 mod expected;
+pub mod faults;
 pub mod hosts;
+pub mod steady;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::thread;
@@ -76,6 +78,33 @@ impl Site {
         let token = self.control_plane.add_sensor(name)?;
         let url = self.control_plane.url();
         Sensor::start(&self.programs.sensor, watch, &url, &token, &Place::inside(member))
+    }
+
+    /// Runs SQL in the control plane's database; rows are lines, columns split by `|`.
+    pub fn sql(&self, sql: &str) -> Result<String> {
+        self.postgres.sql(DATABASE, sql)
+    }
+
+    /// Takes the member's link to the core down, or up again.
+    pub fn link(&self, member: &str, up: bool) -> Result<()> {
+        // The core's end: the member keeps its routes, as a host does whose switch went away.
+        let end = format!("to-{member}");
+        self.core.ip(&["link", "set", "dev", &end, if up { "up" } else { "down" }]).map(|_| ())
+    }
+
+    /// Drops so many (1 to 100) of a hundred packets that come from the member, until [`Self::pass_packets`].
+    pub fn drop_packets(&self, member: &str, of_hundred: u8) -> Result<()> {
+        let rules = format!(
+            "add table inet faults; \
+             add chain inet faults input {{ type filter hook input priority 0; }}; \
+             add rule inet faults input iifname \"to-{member}\" numgen random mod 100 <= {} drop",
+            of_hundred - 1
+        );
+        self.core.launch("nft").arg(rules).run().map(|_| ())
+    }
+
+    pub fn pass_packets(&self) -> Result<()> {
+        self.core.launch("nft").args(["delete", "table", "inet", "faults"]).run().map(|_| ())
     }
 
     /// The ledger of a sensor as soon as `settled` says so; a panic that shows it if that never comes.

@@ -50,22 +50,37 @@ impl Client {
 
     /// GET, whatever the status of the answer.
     pub fn get(&self, path: &str) -> Result<Answer> {
-        match &self.namespace {
-            Some(namespace) => enter(namespace, || self.get_here(path))?,
-            None => self.get_here(path),
+        self.here(|| {
+            let url = format!("{}{path}", self.base);
+            answer("GET", &url, self.authorize(self.agent.get(&url)).call())
+        })
+    }
+
+    /// POST with these headers, whatever the status of the answer.
+    pub fn post(&self, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Result<Answer> {
+        self.here(|| {
+            let url = format!("{}{path}", self.base);
+            let mut request = self.authorize(self.agent.post(&url));
+            for &(name, value) in headers {
+                request = request.header(name, value);
+            }
+            answer("POST", &url, request.send(body))
+        })
+    }
+
+    fn authorize<B>(&self, request: ureq::RequestBuilder<B>) -> ureq::RequestBuilder<B> {
+        match &self.bearer {
+            Some(bearer) => request.header("authorization", format!("Bearer {bearer}")),
+            None => request,
         }
     }
 
-    fn get_here(&self, path: &str) -> Result<Answer> {
-        let url = format!("{}{path}", self.base);
-        let mut request = self.agent.get(&url);
-        if let Some(bearer) = &self.bearer {
-            request = request.header("authorization", format!("Bearer {bearer}"));
+    /// Inside the client's namespace.
+    fn here<T: Send>(&self, f: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        match &self.namespace {
+            Some(namespace) => enter(namespace, f)?,
+            None => f(),
         }
-        let failed = |error: ureq::Error| Error::malformed(format!("GET {url}"), error.to_string());
-        let mut response = request.call().map_err(failed)?;
-        let body = response.body_mut().read_to_string().map_err(failed)?;
-        Ok(Answer { status: response.status().as_u16(), body })
     }
 
     /// GET that must be answered with 200 and JSON.
@@ -83,4 +98,15 @@ impl Client {
     pub fn is_ok(&self, path: &str) -> bool {
         self.get(path).is_ok_and(|answer| answer.status == 200)
     }
+}
+
+fn answer(
+    method: &str,
+    url: &str,
+    response: std::result::Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+) -> Result<Answer> {
+    let failed = |error: ureq::Error| Error::malformed(format!("{method} {url}"), error.to_string());
+    let mut response = response.map_err(failed)?;
+    let body = response.body_mut().read_to_string().map_err(failed)?;
+    Ok(Answer { status: response.status().as_u16(), body })
 }

@@ -3,6 +3,10 @@
 //! * [`capture`] – real captures with their truth;
 //! * [`netns`] – network namespaces, veth pairs and what the kernel counted on them;
 //! * [`traffic`] – replays, checked;
+//! * [`proxy`] – a proxy that misbehaves on request;
+//! * [`mount`] – small disks and a bpffs of one's own;
+//! * [`faketime`] – a wall clock for one program;
+//! * [`usage`] – what a process holds;
 //! * [`http`] – a blocking client for the API;
 //! * [`postgres`] – a private Postgres server on a free port;
 //! * [`process`] – child processes that never outlive the one that started them;
@@ -15,12 +19,16 @@
 
 pub mod capture;
 mod error;
+pub mod faketime;
 pub mod http;
+pub mod mount;
 pub mod netns;
 pub mod postgres;
 pub mod process;
+pub mod proxy;
 pub mod scratch;
 pub mod traffic;
+pub mod usage;
 pub mod weir;
 
 pub use error::{Error, Result, require_root};

@@ -113,10 +113,9 @@ impl Postgres {
         self.end(Signal::SIGINT)
     }
 
-    /// Kills the server without a checkpoint (`immediate`), as a crash does, and starts it on the same
-    /// port: it recovers from its write-ahead log.
+    /// [`Self::crash`], and starts it on the same port: it recovers from its write-ahead log.
     pub fn restart_immediate(&self) -> Result<()> {
-        self.end(Signal::SIGQUIT)?;
+        self.crash()?;
         self.start_again()
     }
 
@@ -148,6 +147,17 @@ impl Postgres {
         })?;
         *server = Some(process);
         Ok(())
+    }
+
+    /// Its data, and a log for each of its starts.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Kills the server without a checkpoint (`immediate`), as a crash does.
+    pub fn crash(&self) -> Result<()> {
+        self.end(Signal::SIGQUIT)
     }
 
     /// What the server has logged since its last start.

@@ -5,6 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use nix::mount::{MntFlags, umount2};
+
 use crate::{Error, Result};
 
 const PREFIX: &str = "weir-testbed-";
@@ -63,6 +65,8 @@ pub fn sweep() {
         if let Some(owner) = name.to_str().and_then(|name| owner(name, PREFIX))
             && !is_alive(owner)
         {
+            // A test that was killed may have left a file system mounted there; most did not.
+            let _ = umount2(&entry.path(), MntFlags::MNT_DETACH);
             // Another process may sweep at the same time, or the folder may be another user's.
             let _ = fs::remove_dir_all(entry.path());
         }

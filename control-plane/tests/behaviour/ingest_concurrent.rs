@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::Value;
 
-use crate::support::{ADMIN_TOKEN, Plane, batch, mixed_flows, recent_minute_ns};
+use crate::support::{ADMIN_TOKEN, Plane, batch, eventually, mixed_flows, recent_minute_ns};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn i3_sensors_in_parallel_lose_nothing_and_do_not_deadlock() {
@@ -53,10 +53,14 @@ async fn a_sensor_with_too_many_batches_in_work_waits_and_is_then_told_429() {
         .header("content-encoding", weir_wire::CONTENT_ENCODING)
         .body(reqwest::Body::wrap_stream(body));
     let slow = tokio::spawn(request.send());
-    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    // It is there, beside the question for the metrics; what is left is a few instructions.
+    eventually("the slow sender is there", || async { plane.state().metrics.requests_in_flight.get() > 0 })
+        .await;
 
     let body = weir_wire::encode(&batch(1, 0, recent_minute_ns(), mixed_flows())).expect("it encodes");
-    let response = plane.post_bytes(&busy, body.clone()).await;
+    let turned_away = || plane.post_bytes(&busy, body.clone());
+    eventually("it has its sensor's place", || async { turned_away().await.status() == 429 }).await;
+    let response = turned_away().await;
     assert_eq!(response.status(), 429);
     assert!(response.headers().contains_key("retry-after"));
     let problem: Value = response.json().await.expect("a problem");
@@ -80,13 +84,16 @@ async fn batches_beyond_the_total_are_told_503_and_questions_are_still_answered(
     let postgres = plane.postgres;
     let database = plane.database.clone();
     let lock = std::thread::spawn(move || {
-        postgres.sql(&database, "BEGIN; LOCK TABLE batch IN SHARE MODE; SELECT pg_sleep(2); COMMIT")
+        postgres.sql(&database, "BEGIN; LOCK TABLE batch IN SHARE MODE; SELECT pg_sleep(600); COMMIT")
     });
-    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    plane.sleeper().await;
     let held = batch(1, 0, recent_minute_ns(), mixed_flows());
     let waiting = plane.post(&one, &held);
     let turned_away = async {
-        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        eventually("the first batch is in work", || async {
+            plane.state().metrics.ingest_in_flight.get() > 0
+        })
+        .await;
         let body = weir_wire::encode(&held).expect("it encodes");
         let response = plane.post_bytes(&two, body).await;
         assert_eq!(response.status(), 503);
@@ -94,8 +101,9 @@ async fn batches_beyond_the_total_are_told_503_and_questions_are_still_answered(
         let answer =
             plane.request(Method::GET, "/api/v1/sensors", ADMIN_TOKEN).send().await.expect("an answer");
         assert_eq!(answer.status(), 200);
+        plane.end_sleepers();
     };
     let ((status, body), ()) = tokio::join!(waiting, turned_away);
     assert_eq!((status, body["status"].as_str()), (200, Some("stored")), "{body}");
-    lock.join().expect("the thread ends").expect("the lock was taken");
+    lock.join().expect("the thread ends").expect_err("its session was ended");
 }

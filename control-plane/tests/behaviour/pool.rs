@@ -11,11 +11,10 @@ async fn o6_a_transaction_that_is_dropped_half_way_closes_its_connection() {
     let plane = Plane::start_with(|config| config.database.pool_size = 2).await;
     plane.sql("CREATE TABLE trace (n integer)");
     for n in 0..20 {
-        let pool = plane.pool().clone();
+        let lease =
+            plane.pool().begin(Class::Admin, Isolation::ReadCommitted, "test").await.expect("a connection");
+        lease.client().execute("INSERT INTO trace VALUES ($1)", &[&n]).await.expect("it is inserted");
         let half_way = async move {
-            let lease =
-                pool.begin(Class::Admin, Isolation::ReadCommitted, "test").await.expect("a connection");
-            lease.client().execute("INSERT INTO trace VALUES ($1)", &[&n]).await.expect("it is inserted");
             lease.client().batch_execute("SET LOCAL lock_timeout = 1; SELECT pg_sleep(600)").await
         };
         assert!(tokio::time::timeout(Duration::from_millis(30), half_way).await.is_err());
@@ -104,12 +103,14 @@ async fn a8_a_question_that_takes_too_long_is_ended_and_says_so() {
     let postgres = plane.postgres;
     let database = plane.database.clone();
     let lock = std::thread::spawn(move || {
-        postgres.sql(&database, "BEGIN; LOCK TABLE flow IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(2); COMMIT")
+        postgres
+            .sql(&database, "BEGIN; LOCK TABLE flow IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(600); COMMIT")
     });
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    plane.sleeper().await;
     let response = plane.get("/api/v1/flows").await;
     assert_eq!(response.status(), 504);
     let problem: serde_json::Value = response.json().await.expect("a problem");
     assert_eq!(problem["type"], "urn:weir:problem:database-timeout");
-    lock.join().expect("the thread ends").expect("the lock was taken");
+    plane.end_sleepers();
+    lock.join().expect("the thread ends").expect_err("its session was ended");
 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use reqwest::{Client, Method, RequestBuilder, Response};
 use secrecy::SecretString;
@@ -184,6 +184,25 @@ impl<'a> Plane<'a> {
         self.sql(&format!("SELECT count(*) FROM {table}")).parse().expect("a number")
     }
 
+    /// Waits until a statement in this database sleeps: it has all that it asked for before.
+    pub async fn sleeper(&self) {
+        eventually("a statement sleeps", || async {
+            self.sql(
+                "SELECT count(*) FROM pg_stat_activity
+                 WHERE datname = current_database() AND wait_event = 'PgSleep'",
+            ) != "0"
+        })
+        .await;
+    }
+
+    /// Ends every session of this database that sleeps.
+    pub fn end_sleepers(&self) {
+        self.sql(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+             WHERE datname = current_database() AND wait_event = 'PgSleep'",
+        );
+    }
+
     /// Everything that an ingest transaction writes, as one text to compare.
     pub fn contents(&self) -> String {
         ["batch", "point_total", "observation_point", "flow", "rollup_1m", "rollup_1h"]
@@ -302,13 +321,11 @@ pub fn mixed_flows() -> Vec<Flow> {
     flows
 }
 
-/// Waits until something holds, for a few seconds.
+/// Waits until something holds; gives up after a time that no machine is too busy for.
 pub async fn eventually<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
-    for _ in 0..200 {
-        if holds().await {
-            return;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    let deadline = Instant::now() + Duration::from_mins(1);
+    while !holds().await {
+        assert!(Instant::now() < deadline, "after a minute it still does not hold: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    panic!("after ten seconds it still does not hold: {what}");
 }

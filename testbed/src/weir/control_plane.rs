@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Read as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -50,7 +50,7 @@ impl Place {
         }
     }
 
-    pub(super) fn launch(&self, program: &std::path::Path) -> Launch {
+    pub(super) fn launch(&self, program: &Path) -> Launch {
         let launch = Launch::new(program);
         match &self.namespace {
             Some(path) => launch.in_namespace(path),
@@ -133,7 +133,7 @@ impl ControlPlane {
     /// The API as an operator.
     #[must_use]
     pub fn api(&self) -> Client {
-        Client::new(&self.url(), Some(&self.admin_token)).inside(self.place.namespace.clone())
+        self.api_as(&self.admin_token)
     }
 
     /// The API without a credential.
@@ -148,6 +148,17 @@ impl ControlPlane {
         let added = printed.lines().find_map(|line| serde_json::from_str::<Value>(line).ok());
         let token = added.as_ref().and_then(|added| added["token"].as_str()).map(str::to_owned);
         token.ok_or_else(|| Error::malformed("weir-control-plane sensor add", printed))
+    }
+
+    /// Takes a sensor's right to send away, for good.
+    pub fn revoke_sensor(&self, name: &str) -> Result<()> {
+        self.command("sensor").args(["revoke", name, "--json"]).run().map(|_| ())
+    }
+
+    /// The API as a sensor.
+    #[must_use]
+    pub fn api_as(&self, token: &str) -> Client {
+        Client::new(&self.url(), Some(token)).inside(self.place.namespace.clone())
     }
 
     /// The ledger of a sensor over all that it ever sent.
@@ -168,6 +179,24 @@ impl ControlPlane {
     /// SIGKILL: no goodbye to anyone.
     pub fn kill(&self) -> Result<ExitStatus> {
         self.end(Signal::SIGKILL)
+    }
+
+    /// Its configuration, and a log for each of its starts.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The id of its process, while it runs.
+    #[must_use]
+    pub fn id(&self) -> Option<u32> {
+        self.process().as_ref().map(Process::id)
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.listen
     }
 
     /// What it has logged since its last start.

@@ -1,16 +1,17 @@
 //! A sensor: its folder with configuration and token, its process, its metrics.
 
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitStatus;
 use std::time::Duration;
 
 use super::control_plane::Place;
 use crate::http::Client;
 use crate::process::{Process, Signal};
-use crate::scratch::Scratch;
+use crate::scratch::{Scratch, serial};
 use crate::{Error, Result};
 
 /// Loading and attaching, with the verifier at work on a busy machine.
@@ -28,6 +29,8 @@ pub struct Watch {
     pub more: String,
     /// Port of its metrics; a free one unless set.
     pub metrics_port: Option<u16>,
+    /// What its process finds in its environment, beside what this one has.
+    pub env: Vec<(OsString, OsString)>,
 }
 
 impl Watch {
@@ -39,6 +42,7 @@ impl Watch {
             interfaces: vec![(name.to_owned(), ingress, egress)],
             more: String::new(),
             metrics_port: None,
+            env: Vec::new(),
         }
     }
 
@@ -68,14 +72,15 @@ impl Watch {
     }
 }
 
-/// A running sensor; dropping it kills it.
+/// A sensor; dropping it kills it.
 #[derive(Debug)]
 pub struct Sensor {
     // Declared before the folder: the process ends before its files go.
     process: Process,
     metrics: SocketAddr,
-    namespace: Option<PathBuf>,
-    _folder: Scratch,
+    url: String,
+    place: Place,
+    folder: Scratch,
 }
 
 impl Sensor {
@@ -84,17 +89,22 @@ impl Sensor {
         let folder = Scratch::new("sensor")?;
         let port = watch.metrics_port.map_or_else(|| place.free_port(), Ok)?;
         let metrics = SocketAddr::new(place.address, port);
-        let path = |name: &str| folder.path().join(name);
-        let config = watch.config(url, &path("token"), metrics);
-        for (name, text) in [("config.toml", config.as_str()), ("token", token)] {
-            fs::write(path(name), text).map_err(Error::io(format!("write {}", path(name).display())))?;
-        }
-        let launch = place.launch(program).args(["run", "--config"]).arg(path("config.toml"));
-        let mut process = launch.spawn("weir-sensor", path("log"))?;
-        let open = Client::new(&format!("http://{metrics}"), None).inside(place.namespace.clone());
-        // Not `/readyz`: that waits for the first epoch to be delivered, and a test may want it long.
-        process.wait_until("its programs are attached", READY_WITHIN, || open.is_ok("/healthz"))?;
-        Ok(Self { process, metrics, namespace: place.namespace.clone(), _folder: folder })
+        write(&folder.path().join("token"), token)?;
+        let process = spawn(program, watch, url, metrics, place, &folder)?;
+        Ok(Self { process, metrics, url: url.to_owned(), place: place.clone(), folder })
+    }
+
+    /// Starts it again after [`Self::stop`] or [`Self::kill`], as another program or with another
+    /// configuration, in the same folder and on the same port.
+    pub fn start_again(&mut self, program: &Path, watch: &Watch) -> Result<()> {
+        self.process = spawn(program, watch, &self.url, self.metrics, &self.place, &self.folder)?;
+        Ok(())
+    }
+
+    /// Its configuration, its token, and a log for each of its starts.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// `http://ADDRESS:PORT` of its metrics and health.
@@ -103,10 +113,15 @@ impl Sensor {
         format!("http://{}", self.metrics)
     }
 
+    /// Its metrics and its health.
+    #[must_use]
+    pub fn open(&self) -> Client {
+        Client::new(&self.url(), None).inside(self.place.namespace.clone())
+    }
+
     /// The sum of a metric over all its labels, from `/metrics`; `None` if there is none of that name.
     pub fn metric(&self, name: &str) -> Result<Option<f64>> {
-        let client = Client::new(&self.url(), None).inside(self.namespace.clone());
-        let text = client.get("/metrics")?.body;
+        let text = self.open().get("/metrics")?.body;
         let samples = text.lines().filter_map(|line| {
             let rest = line.strip_prefix(name)?;
             rest.starts_with([' ', '{']).then(|| rest.rsplit(' ').next()?.parse::<f64>().ok())?
@@ -124,8 +139,40 @@ impl Sensor {
         self.process.wait(STOP_WITHIN)
     }
 
+    /// SIGKILL: no goodbye to anyone.
+    pub fn kill(&mut self) -> Result<ExitStatus> {
+        self.process.signal(Signal::SIGKILL)?;
+        self.process.wait(STOP_WITHIN)
+    }
+
+    /// What it has logged since its last start.
     #[must_use]
     pub fn log(&self) -> String {
         self.process.log()
     }
+}
+
+fn spawn(
+    program: &Path,
+    watch: &Watch,
+    url: &str,
+    metrics: SocketAddr,
+    place: &Place,
+    folder: &Scratch,
+) -> Result<Process> {
+    let path = |name: &str| folder.path().join(name);
+    write(&path("config.toml"), &watch.config(url, &path("token"), metrics))?;
+    let mut launch = place.launch(program).args(["run", "--config"]).arg(path("config.toml"));
+    for (name, value) in &watch.env {
+        launch = launch.env(name, value);
+    }
+    let mut process = launch.spawn("weir-sensor", path(&format!("log-{}", serial())))?;
+    let open = Client::new(&format!("http://{metrics}"), None).inside(place.namespace.clone());
+    // Not `/readyz`: that waits for the first epoch to be delivered, and a test may want it long.
+    process.wait_until("its programs are attached", READY_WITHIN, || open.is_ok("/healthz"))?;
+    Ok(process)
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text).map_err(Error::io(format!("write {}", path.display())))
 }

@@ -16,7 +16,7 @@ struct Wanted {
     found: fn(&str) -> bool,
 }
 
-const WANTED: [Wanted; 13] = [
+const WANTED: [Wanted; 15] = [
     Wanted { program: "cc", package: "gcc", found: in_path },
     Wanted { program: "stdlib.h", package: "libc6-dev", found: header },
     Wanted { program: "initdb", package: "postgresql", found: postgres },
@@ -32,6 +32,8 @@ const WANTED: [Wanted; 13] = [
     Wanted { program: "busybox", package: "busybox-static", found: in_path },
     // Fuzzing: libFuzzer is C++.
     Wanted { program: "c++", package: "g++", found: in_path },
+    Wanted { program: "nft", package: "nftables", found: in_path },
+    Wanted { program: "faketime/libfaketimeMT.so.1", package: "libfaketime", found: library },
 ];
 
 pub struct Packages;
@@ -113,6 +115,12 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
 
 fn header(name: &str) -> bool {
     Path::new("/usr/include").join(name).is_file()
+}
+
+/// Debian keeps libraries in a folder for each architecture.
+fn library(name: &str) -> bool {
+    let folders = std::fs::read_dir("/usr/lib").into_iter().flatten().flatten();
+    folders.map(|folder| folder.path().join(name)).any(|path| path.is_file())
 }
 
 /// Debian keeps the server's programs out of PATH.
