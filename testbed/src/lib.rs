@@ -10,6 +10,7 @@
 //! * [`http`] – a blocking client for the API;
 //! * [`postgres`] – a private Postgres server on a free port;
 //! * [`process`] – child processes that never outlive the one that started them;
+//! * [`prometheus`] – a real Prometheus and its tools;
 //! * [`weir`] – both of Weir's programs, run as an operator would;
 //! * [`scratch`] – folders that are removed on drop, or by the next run after a kill.
 //!
@@ -25,6 +26,7 @@ pub mod mount;
 pub mod netns;
 pub mod postgres;
 pub mod process;
+pub mod prometheus;
 pub mod proxy;
 pub mod scratch;
 pub mod traffic;

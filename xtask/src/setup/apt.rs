@@ -83,14 +83,19 @@ impl Apt {
     }
 }
 
-/// The Debian mirror that this system itself uses.
-pub fn mirror() -> Result<String> {
+/// The suite of Debian that this system is.
+pub fn codename() -> Result<String> {
     let release = fs::read_to_string("/etc/os-release").context("read /etc/os-release")?;
     if !release.lines().any(|line| line == "ID=debian") {
         bail!("this is not Debian");
     }
     let codename = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
-    let codename = codename.context("/etc/os-release names no VERSION_CODENAME")?;
+    codename.map(str::to_owned).context("/etc/os-release names no VERSION_CODENAME")
+}
+
+/// The Debian mirror that this system itself uses.
+pub fn mirror() -> Result<String> {
+    let codename = codename()?;
     let targets = cargo::read(Command::new("apt-get").args([
         "indextargets",
         "--format",

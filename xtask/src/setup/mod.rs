@@ -6,6 +6,7 @@
 
 pub(crate) mod apt;
 mod bpf_linker;
+mod monitoring;
 pub(crate) mod packages;
 mod rust_src;
 
@@ -60,8 +61,12 @@ pub fn ensure() -> Result<()> {
 }
 
 fn meet(check: bool, rust_src: rust_src::RustSrc) -> Result<()> {
-    let needs: [Box<dyn Need>; 3] =
-        [Box::new(packages::Packages), Box::new(rust_src), Box::new(bpf_linker::BpfLinker)];
+    let needs: [Box<dyn Need>; 4] = [
+        Box::new(packages::Packages),
+        Box::new(rust_src),
+        Box::new(bpf_linker::BpfLinker),
+        Box::new(monitoring::Monitoring),
+    ];
     let mut unmet = Vec::new();
     for need in &needs {
         let missing = need.missing()?;
