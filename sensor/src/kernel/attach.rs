@@ -385,13 +385,12 @@ impl<'a> Programs<'a> {
         // One netlink request replaces the filter, and fails where there is none.
         let left = SchedClassifierLink::attached(&interface.name, way, PRIORITY, handle, None)
             .map_err(|error| failed(TcError::IoError(error).into()))?;
-        let link = match program.attach_to_link(left) {
-            Ok(link) => link,
-            Err(_) => {
-                let options = NlOptions { priority: PRIORITY, handle, ..NlOptions::default() };
-                let options = TcAttachOptions::Netlink(options);
-                program.attach_with_options(&interface.name, way, options).map_err(failed)?
-            }
+        let link = if let Ok(link) = program.attach_to_link(left) {
+            link
+        } else {
+            let options = NlOptions { priority: PRIORITY, handle, ..NlOptions::default() };
+            let options = TcAttachOptions::Netlink(options);
+            program.attach_with_options(&interface.name, way, options).map_err(failed)?
         };
         if pinned {
             // Dropped, it would detach the filter.

@@ -62,6 +62,12 @@ pub fn check() -> Vec<Finding> {
             Some("set `ingress = \"generic\"` there"),
         )
     });
+    findings.push(if features.maps_are_accounted {
+        finding("memory of maps", Verdict::Ok, "charged to the memory control group", None)
+    } else {
+        let detail = "charged to the limit of locked memory (kernels before 5.11), which the sensor raises";
+        finding("memory of maps", Verdict::Warning, detail, Some("`LimitMEMLOCK=infinity` in systemd"))
+    });
     findings.extend(programs(features));
     findings
 }

@@ -27,7 +27,7 @@ use super::{
     identity::{Birth, IDENTITY, Identity, map_memory},
     interface::{Framing, Interface},
     object::{self, Clock, Features, Load, Maps},
-    pins::{Folder, Generation, Hooks, PinnedHook},
+    pins::{self, Folder, Generation, Hooks, PinnedHook},
     points::{Place, Point, Points, RECORDS},
     predecessor::Predecessor,
     settings::Steering,
@@ -273,7 +273,7 @@ impl Datapath {
         self.detach_all()?;
         self.retire_unclaimed()?;
         let Some(pins) = self.pins else { return Ok(()) };
-        pins.folder.discard(&pins.generation)?;
+        pins::discard(&pins.generation)?;
         // With a predecessor that nobody drained, the folder stays.
         if pins.folder.generations()?.is_empty() {
             pins.folder.remove()?;

@@ -54,6 +54,8 @@ pub enum KernelError {
     NotReleased { epoch: u64 },
     #[error("release epoch {asked}: {}", match .drained { Some(epoch) => format!("epoch {epoch} is the one drained"), None => "no epoch is drained".to_owned() })]
     NothingToRelease { asked: u64, drained: Option<u64> },
+    #[error("give up privileges: {0}")]
+    Privileges(String),
     #[error(
         "`{}` is not on a bpffs, so maps and programs cannot be pinned there and counting would end with the \
          sensor: `mount -t bpf bpf {}` (or name another folder in pins.folder), or set `pins.enabled = false`",

@@ -11,7 +11,7 @@ use aya::{
     util::KernelVersion,
 };
 
-use super::{Geometry, KernelError, Settings};
+use super::{Geometry, KernelError, Settings, sys};
 
 /// The programs, built by the build script and embedded.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/weir-kernel"));
@@ -24,6 +24,8 @@ pub struct Features {
     pub xdp_frags: bool,
     /// TCX, 6.6; else a clsact qdisc.
     pub tcx: bool,
+    /// Maps are charged to the memory control group, 5.11; else to the limit of locked memory, which is raised.
+    pub maps_are_accounted: bool,
 }
 
 impl Features {
@@ -33,7 +35,7 @@ impl Features {
         let at_least = |major, minor| {
             KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(major, minor, 0))
         };
-        Self { xdp_frags: at_least(5, 18), tcx: at_least(6, 6) }
+        Self { xdp_frags: at_least(5, 18), tcx: at_least(6, 6), maps_are_accounted: at_least(5, 11) }
     }
 
     /// The XDP program that goes with this kernel.
@@ -98,6 +100,9 @@ impl Load<'_> {
 
 /// Loads maps and relocates programs; programs go to the kernel one by one, when they are wanted.
 pub fn load(settings: &Settings, load: Load<'_>) -> Result<Ebpf, KernelError> {
+    if !Features::detect().maps_are_accounted {
+        sys::unlimit_locked_memory();
+    }
     let replay = u8::from(load.clock == Clock::Replay);
     let level = settings.log_level.level();
     let Geometry { cpus, table_cpus, points, slots4_bits, slots6_bits } = load.geometry;

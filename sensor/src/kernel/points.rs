@@ -103,8 +103,9 @@ impl Points {
         let renamed = |point: &Point| {
             point.ifindex == place.ifindex && point.interface != place.interface && point.retired.is_none()
         };
-        for id in self.known.iter().filter(|point| renamed(point)).map(|point| point.id).collect::<Vec<_>>() {
-            self.change(id, |point| point.retired = Some(epoch));
+        let old: Vec<Point> = self.known.iter().filter(|point| renamed(point)).cloned().collect();
+        for point in &old {
+            self.change(point.id, |point| point.retired = Some(epoch));
         }
         let before: Vec<u8> = self.known.iter().map(|point| point.id).collect();
         let numbers = self
@@ -119,6 +120,12 @@ impl Points {
             let given = self.known.iter().map(|point| point.id).filter(|id| !before.contains(id));
             for id in given.collect::<Vec<_>>() {
                 self.free(id);
+            }
+        }
+        // The hooks of an interface that was renamed are what they were.
+        for Point { direction, program, .. } in old {
+            if let Some(id) = self.find(place.ifindex, direction).map(|point| point.id) {
+                self.set_program(id, program);
             }
         }
         told

@@ -122,7 +122,7 @@ pub fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
 /// Where a link goes (`enum bpf_attach_type`), and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkPlace {
-    /// Flags as in linux/if_link.h: 2 is generic, 4 native.
+    /// Flags as in `linux/if_link.h`: 2 is generic, 4 native.
     XdpGeneric,
     XdpNative,
     /// Before all that is there: a program that decides for itself would hide packets from those behind it.
@@ -214,6 +214,13 @@ pub fn run(program: BorrowedFd<'_>) -> io::Result<()> {
         ..TestRun::default()
     };
     bpf(BPF_PROG_TEST_RUN, &attributes).map(drop)
+}
+
+/// Lets this process lock memory without bound: kernels before 5.11 charge maps to it. Best effort.
+pub fn unlimit_locked_memory() {
+    let unlimited = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: the kernel only reads the structure.
+    let _ = unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const unlimited) };
 }
 
 fn bpf<T>(command: libc::c_int, attributes: &T) -> io::Result<RawFd> {

@@ -372,7 +372,7 @@ impl Tables {
         }
         self.zero_counters(half(epoch));
         let stacks = self.held.as_mut().map(|held| std::mem::take(&mut held.stacks)).unwrap_or_default();
-        self.forget(stacks)?;
+        self.forget(&stacks)?;
         self.released(epoch);
         Ok(())
     }
@@ -390,7 +390,7 @@ impl Tables {
         }
         self.zero_counters(half);
         let stacks = Links::default().intern(&self.links, half)?;
-        self.forget(stacks)?;
+        self.forget(&stacks)?;
         self.released(epoch);
         Ok(())
     }
@@ -405,7 +405,7 @@ impl Tables {
     }
 
     /// Takes the half's link stacks out of the map. One that is not there was taken out before an error.
-    fn forget(&mut self, stacks: Vec<layout::LinkStack>) -> Result<(), KernelError> {
+    fn forget(&mut self, stacks: &[layout::LinkStack]) -> Result<(), KernelError> {
         for (index, stack) in stacks.iter().enumerate() {
             match self.links.remove(&Element(*stack)) {
                 Err(error) if !is_missing(&error) => {

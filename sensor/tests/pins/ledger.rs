@@ -1,6 +1,11 @@
 //! What a test's sensors have drained, held against what the interface sent.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    fs::{File, read_to_string},
+    io::Write as _,
+    path::Path,
+};
 
 use uuid::Uuid;
 use weir_sensor::kernel::{Datapath, Drained, EgressMode, IngressMode, Opened, Pinning, Settings};
@@ -12,6 +17,7 @@ use super::room::statistic;
 #[derive(Debug, Default)]
 pub struct Ledger {
     epochs: BTreeMap<(Uuid, u64), (u64, u64)>,
+    file: Option<File>,
 }
 
 /// How a test's interfaces are hooked.
@@ -30,6 +36,22 @@ pub fn settings() -> Settings {
 }
 
 impl Ledger {
+    /// One that outlives its process: each commit is one line, by one call of the kernel.
+    pub fn in_file(path: &Path) -> Self {
+        let mut epochs = BTreeMap::new();
+        for line in read_to_string(path).unwrap_or_default().lines() {
+            let words: Vec<&str> = line.split(' ').collect();
+            let [generation, numbers @ ..] = words.as_slice() else { panic!("{line:?}") };
+            let generation: Uuid = generation.parse().expect("a generation");
+            let numbers: Vec<u64> = numbers.iter().map(|word| word.parse().expect("a number")).collect();
+            let [epoch, egress, ingress] = numbers[..] else { panic!("{line:?}") };
+            let again = epochs.insert((generation, epoch), (egress, ingress));
+            assert_eq!(again, None, "epoch {epoch} of {generation} stands there twice");
+        }
+        let file = File::options().create(true).append(true).open(path).expect("the ledger opens");
+        Self { epochs, file: Some(file) }
+    }
+
     /// Commits an epoch; nothing may be committed twice.
     pub fn commit(&mut self, generation: Uuid, drained: &Drained) {
         let (mut egress, mut ingress) = (0, 0);
@@ -44,6 +66,10 @@ impl Ledger {
         }
         let again = self.epochs.insert((generation, drained.epoch), (egress, ingress));
         assert_eq!(again, None, "epoch {} of {generation} is committed twice", drained.epoch);
+        if let Some(file) = &mut self.file {
+            let line = format!("{generation} {} {egress} {ingress}\n", drained.epoch);
+            file.write_all(line.as_bytes()).expect("the ledger is written");
+        }
     }
 
     /// The last epoch of a generation.

@@ -2,8 +2,11 @@
 //! before was doing when it ended. Needs root; each test makes namespaces and a bpffs of its own.
 #![deny(unsafe_code)]
 
+mod hooks;
+mod kill;
 mod ledger;
 mod room;
+mod stale;
 mod takeover;
 
 use aya::util::KernelVersion;

@@ -10,6 +10,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -48,6 +49,17 @@ pub fn wire(one: &str, other: &str) {
     ip(&["link", "add", "name", one, "type", "veth", "peer", "name", other]);
     for end in [one, other] {
         ip(&["link", "set", "dev", end, "arp", "off", "up"]);
+    }
+    until_up(one);
+}
+
+/// Waits until the kernel has noticed that both ends are up: what is sent before is dropped unseen.
+pub fn until_up(interface: &str) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let file = format!("/sys/class/net/{interface}/operstate");
+    while fs::read_to_string(&file).is_ok_and(|state| state.trim() != "up") {
+        assert!(Instant::now() < deadline, "{interface} does not come up");
+        thread::sleep(Duration::from_millis(2));
     }
 }
 

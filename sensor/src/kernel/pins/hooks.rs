@@ -174,7 +174,9 @@ impl Hooks {
 
 /// The name that an interface has now.
 pub fn interface_name(ifindex: u32) -> Option<String> {
-    nix::net::if_::if_indextoname(ifindex).ok()?.into_string().ok()
+    let name = nix::net::if_::if_indextoname(ifindex).ok()?.into_string().ok();
+    // nix takes the null pointer that stands for "none" as success.
+    name.filter(|name| !name.is_empty())
 }
 
 #[cfg(test)]

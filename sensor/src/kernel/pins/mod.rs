@@ -151,11 +151,6 @@ impl Folder {
         Ok(path)
     }
 
-    /// Removes a generation of tables.
-    pub fn discard(&self, generation: &Path) -> Result<(), KernelError> {
-        discard(generation)
-    }
-
     fn sweep(&self) -> Result<(), KernelError> {
         remove_folder(&self.path.join(MAKING))?;
         remove_folder(&self.path.join(DISCARDED))
@@ -174,9 +169,8 @@ impl Folder {
     /// Removes the folder itself, with what is left in it.
     pub fn remove(self) -> Result<(), KernelError> {
         self.sweep()?;
-        for path in [self.path.join(LINKS), self.path.clone()] {
-            fs::remove_dir(&path).map_err(KernelError::pins("remove the folder of pins", &path))?;
-        }
+        remove_folder(&self.path.join(LINKS))?;
+        fs::remove_dir(&self.path).map_err(KernelError::pins("remove the folder of pins", &self.path))?;
         // Another sensor may have its pins beside ours.
         if let Some(parent) = self.path.parent() {
             let _ = fs::remove_dir(parent);

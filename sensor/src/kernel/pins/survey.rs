@@ -7,7 +7,7 @@ use weir_wire::Direction;
 
 use super::{
     Folder, Generation, PinnedHook, Pinning, discard, generation_folders, holder, hooks::interface_name,
-    on_bpffs, remove_folder,
+    on_bpffs,
 };
 use crate::kernel::{
     FilterAction, Finding, Geometry, KernelError, Settings, Verdict,
@@ -64,8 +64,6 @@ pub fn remove(pinning: &Pinning) -> Result<Removed, KernelError> {
         discard(&path)?;
         removed.generations += 1;
     }
-    // Whatever else is in the folder of links is not ours to understand, and keeps the folder from going.
-    remove_folder(&folder.path().join(LINKS))?;
     folder.remove()?;
     Ok(removed)
 }
