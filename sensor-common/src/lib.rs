@@ -13,6 +13,7 @@
 mod counters;
 pub mod filter;
 pub mod link;
+pub mod pins;
 mod slot;
 
 pub use counters::{Control, Counters, HalfControl, PointEntry, Region, Wakeup, wake};

@@ -23,10 +23,10 @@ fn help_has_examples_and_exit_codes() {
     let help = weir_sensor(&["--help"]);
     assert_eq!(code(&help), Some(0));
     let help = text(&help.stdout);
-    for word in ["run", "pcap", "check", "Exit codes", "2  wrong arguments"] {
+    for word in ["run", "pcap", "check", "detach", "Exit codes", "2  wrong arguments"] {
         assert!(help.contains(word), "{word} in {help}");
     }
-    for subcommand in ["run", "pcap", "check"] {
+    for subcommand in ["run", "pcap", "check", "detach"] {
         let help = text(&weir_sensor(&[subcommand, "--help"]).stdout);
         assert!(help.contains("Examples:") && help.contains("CAP_BPF"), "{help}");
     }

@@ -25,3 +25,8 @@ pub static WEIR_SEED: Global<u64> = Global::new(0);
 /// 1 when capture time stands in for the clock.
 #[unsafe(no_mangle)]
 pub static WEIR_REPLAY: Global<u8> = Global::new(0);
+
+/// Part of what tells one build from another. It stands in the object as it is written here, so that a copy of
+/// the sensor in which these bytes are changed is another build: tests of upgrades make one that way.
+#[unsafe(no_mangle)]
+pub static WEIR_STAMP: [u8; 16] = *b"weir-build-stamp";

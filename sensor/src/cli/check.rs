@@ -48,6 +48,11 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         }
     };
     let mut findings = kernel::check();
+    if let Some(pinning) = config.pins.pinning() {
+        let interfaces: Vec<String> =
+            config.interfaces.iter().map(|interface| interface.name.clone()).collect();
+        findings.extend(kernel::check_pins(&pinning, &config.kernel_settings(), &interfaces));
+    }
     for interface in &config.interfaces {
         findings.extend(kernel::check_interface(&interface.name));
     }

@@ -4,6 +4,7 @@
 //! module and call it.
 
 mod check;
+mod detach;
 mod pcap;
 mod run;
 
@@ -35,6 +36,8 @@ enum Command {
     Run(run::Arguments),
     /// Look for what the sensor needs of this kernel, this process and these interfaces
     Check(check::Arguments),
+    /// Take the programs of a stopped sensor off all interfaces, with its tables
+    Detach(detach::Arguments),
     /// Run captures through the real kernel program and print what it counts
     Pcap(pcap::Arguments),
 }
@@ -46,6 +49,7 @@ impl Cli {
         let result = match self.command {
             Command::Run(arguments) => run::run(arguments),
             Command::Check(arguments) => check::run(&arguments),
+            Command::Detach(arguments) => detach::run(&arguments),
             Command::Pcap(arguments) => pcap::run(&arguments),
         };
         result.unwrap_or_else(|error| {

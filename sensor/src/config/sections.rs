@@ -20,6 +20,7 @@ pub struct Config {
     pub sampling: Sampling,
     pub filter: Filter,
     pub connections: Connections,
+    pub pins: Pins,
     /// Without it the sensor works alone: metrics only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub control_plane: Option<ControlPlane>,
@@ -120,6 +121,18 @@ pub struct Connections {
     pub closed_timeout: Period,
 }
 
+/// Maps and programs that outlive the sensor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Pins {
+    /// Without it, counting ends with the sensor.
+    pub enabled: bool,
+    /// On a bpffs.
+    pub folder: PathBuf,
+    /// A folder below it, for this sensor alone.
+    pub name: String,
+}
+
 /// Where batches go.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -206,6 +219,7 @@ impl Default for Config {
             sampling: Sampling::default(),
             filter: Filter::default(),
             connections: Connections::default(),
+            pins: Pins::default(),
             control_plane: None,
             shipping: Shipping::default(),
             metrics: Metrics::default(),
@@ -234,6 +248,20 @@ impl Default for Connections {
             idle_timeout: Period(Duration::from_mins(2)),
             closed_timeout: Period(Duration::from_secs(10)),
         }
+    }
+}
+
+impl Default for Pins {
+    fn default() -> Self {
+        Self { enabled: true, folder: PathBuf::from("/sys/fs/bpf/weir"), name: "main".to_owned() }
+    }
+}
+
+impl Pins {
+    /// As the kernel side takes it; `None` where pins are off.
+    #[must_use]
+    pub fn pinning(&self) -> Option<kernel::Pinning> {
+        self.enabled.then(|| kernel::Pinning::new(&self.folder, &self.name))
     }
 }
 

@@ -63,6 +63,10 @@ rules = [
 max = 4096
 idle_timeout = "1m"
 closed_timeout = "500ms"
+[pins]
+enabled = true
+folder = "/run/weir/bpf"
+name = "edge-1"
 [control_plane]
 url = "https://weir.example.org/base"
 token = "a-secret-token"
@@ -86,6 +90,7 @@ fn a_full_file_is_read_and_printed_without_its_secret() {
     assert_eq!(config.interfaces[0].ingress, Ingress::Generic);
     assert_eq!(config.shipping.queue_bytes, Bytes(8 << 20));
     assert_eq!(config.control_plane.as_ref().map(|plane| plane.timeout.0), Some(Duration::from_secs(3)));
+    assert_eq!(config.pins.pinning(), Some(crate::kernel::Pinning::new("/run/weir/bpf", "edge-1")));
     let rules = config.filter.kernel_rules();
     assert_eq!((rules[0].protocol, rules[0].ports.clone()), (Some(6), Some(8_000..=8_999)));
     assert_eq!(rules[2].cidr.map(|(_, prefix)| prefix), Some(128));
@@ -136,6 +141,9 @@ fn an_error_says_what_is_allowed() {
         ("epoch = \"-1s\"", "epoch", "\"5s\""),
         ("epoch = 5", "epoch", "\"5s\""),
         ("[[interfaces]]\nname = \"\"", "interfaces[0].name", "1 to 15"),
+        ("[pins]\nfolder = \"weir\"", "pins.folder", "absolute"),
+        ("[pins]\nname = \"../x\"", "pins.name", "1 to 64"),
+        ("[pins]\nname = \"a.b\"", "pins.name", "1 to 64"),
         ("[[interfaces]]\nname = \"a/b\"", "interfaces[0].name", "1 to 15"),
         ("[[interfaces]]\nname = \"sixteen-letters!\"", "interfaces[0].name", "1 to 15"),
         ("[[interfaces]]\nname = \"a\"\ningress = \"fast\"", "interfaces[0].ingress", "native"),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::error::Problem;
-use super::sections::{Config, ControlPlane, Egress, Ingress};
+use super::sections::{Config, ControlPlane, Egress, Ingress, Pins};
 use super::units::Period;
 use crate::kernel;
 
@@ -44,6 +44,7 @@ pub(super) fn problems(config: &Config, problems: &mut Vec<Problem>) {
     });
     check.period("connections.idle_timeout", connections.idle_timeout, secs(1), secs(86_400));
     check.period("connections.closed_timeout", connections.closed_timeout, ms(100), secs(86_400));
+    pins(&config.pins, &mut check);
     if let Some(control_plane) = &config.control_plane {
         destination(control_plane, &mut check);
     }
@@ -77,6 +78,18 @@ fn interfaces(config: &Config, check: &mut Check<'_>) {
             "has ingress and egress off; leave the interface out, or observe one of them".to_owned()
         });
     }
+}
+
+fn pins(pins: &Pins, check: &mut Check<'_>) {
+    check.that(pins.folder.is_absolute(), "pins.folder", || {
+        format!("is {}; an absolute path on a bpffs is allowed", pins.folder.display())
+    });
+    // A bpffs takes no dots in names.
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    let usable = (1..=64).contains(&pins.name.len()) && pins.name.bytes().all(plain);
+    check.that(usable, "pins.name", || {
+        format!("is {:?}; 1 to 64 letters, digits, '-' and '_' are allowed", pins.name)
+    });
 }
 
 fn destination(control_plane: &ControlPlane, check: &mut Check<'_>) {

@@ -17,9 +17,9 @@ use nix::{
 use super::{
     Drained, Geometry, KernelError, Settings, TableSizes, Wakeup,
     attach::Programs,
-    clock::WallClock,
-    object::{self, Clock, Features},
-    points::Points,
+    clock::{Reading, WallClock},
+    object::{self, Clock, Features, Load},
+    points::{Place, Points},
     settings::Steering,
     tables::Tables,
 };
@@ -75,14 +75,15 @@ impl Rig {
         let features = Features::detect();
         let geometry = Geometry::new(&settings)?;
         let steering = Steering::new(settings.sampling_interval, &settings.filter, settings.filter_default)?;
-        let mut weir = object::load(&settings, geometry, Clock::Kernel)?;
+        let mut weir = object::load(&settings, Load::unpinned(geometry, Clock::Kernel))?;
         let weir_program = match hook {
             Hook::Xdp => features.xdp_program(),
             Hook::Tc => "weir_tc_egress",
         };
-        Programs { object: &mut weir, features }.load(weir_program)?;
-        let tables = Tables::new(&mut weir, geometry, steering)?;
-        Points::new(&mut weir, settings.max_points)?.add("bench", 1, 1, false)?;
+        Programs::unpinned(&mut weir, features).load(weir_program)?;
+        let tables = Tables::unpinned(&mut weir, geometry, steering)?;
+        let place = Place { interface: "bench", ifindex: 1, stack: 1, layer3: false };
+        Points::new(&mut weir, settings.max_points)?.add(place, 0)?;
         let mut bench = EbpfLoader::new().load(OBJECT).map_err(|error| KernelError::Load(Box::new(error)))?;
         load_all(&mut bench, hook, features)?;
         Ok(Self { hook, frame: frame(ip), bench, weir, weir_program, features, tables, foreign: None })
@@ -141,7 +142,7 @@ impl Rig {
     pub fn drain(&mut self) -> Result<(Drained, Duration), KernelError> {
         let clock = WallClock::measure();
         let started = std::time::Instant::now();
-        let (epoch, turned) = self.tables.flip(clock)?;
+        let epoch = self.tables.flip(clock.begin(0, Reading::default()))?.epoch;
         let grace = started.elapsed();
         let half = self.tables.read(clock)?;
         let started = std::time::Instant::now();
@@ -151,8 +152,8 @@ impl Rig {
         figures.grace = grace;
         let drained = Drained {
             epoch,
-            window_start_ns: turned,
-            window_end_ns: turned,
+            window_start_ns: clock.now(),
+            window_end_ns: clock.now(),
             sampling_interval: half.sampling_interval,
             points: Vec::new(),
             links: half.links,
@@ -254,7 +255,7 @@ impl UnderLoad {
     fn drain(&mut self, tables: &mut Tables) -> Result<(), KernelError> {
         const POINTS: [u8; 2] = [1, 2];
         let clock = WallClock::measure();
-        let (epoch, _) = tables.flip(clock)?;
+        let epoch = tables.flip(clock.begin(0, Reading::default()))?.epoch;
         let half = tables.read(clock)?;
         self.in_flows += half.flows.iter().map(|flow| flow.packets).sum::<u64>();
         for point in POINTS {

@@ -5,11 +5,12 @@
 use std::fs;
 
 use super::{
-    Geometry, KernelError, Settings, TableSizes,
+    Geometry, KernelError, Pinning, Settings, TableSizes,
     attach::{Programs, xdp_holder},
     grace::Grace,
     interface::{Framing, Interface, Offloads},
-    object::{self, Clock, Features},
+    object::{self, Clock, Features, Load},
+    pins,
 };
 
 /// How a finding is to be taken.
@@ -32,7 +33,12 @@ pub struct Finding {
     pub remedy: Option<String>,
 }
 
-fn finding(subject: &str, verdict: Verdict, detail: impl Into<String>, remedy: Option<&str>) -> Finding {
+pub(super) fn finding(
+    subject: &str,
+    verdict: Verdict,
+    detail: impl Into<String>,
+    remedy: Option<&str>,
+) -> Finding {
     Finding { subject: subject.to_owned(), verdict, detail: detail.into(), remedy: remedy.map(str::to_owned) }
 }
 
@@ -56,8 +62,19 @@ pub fn check() -> Vec<Finding> {
             Some("set `ingress = \"generic\"` there"),
         )
     });
+    findings.push(if features.maps_are_accounted {
+        finding("memory of maps", Verdict::Ok, "charged to the memory control group", None)
+    } else {
+        let detail = "charged to the limit of locked memory (kernels before 5.11), which the sensor raises";
+        finding("memory of maps", Verdict::Warning, detail, Some("`LimitMEMLOCK=infinity` in systemd"))
+    });
     findings.extend(programs(features));
     findings
+}
+
+/// What is pinned, what it is good for, and what is stale.
+pub fn check_pins(pinning: &Pinning, settings: &Settings, interfaces: &[String]) -> Vec<Finding> {
+    pins::check_pins(pinning, settings, interfaces)
 }
 
 /// One interface: how its frames begin, and what would hide packets from the programs.
@@ -170,8 +187,8 @@ fn programs(features: Features) -> Vec<Finding> {
         max_points: 2,
         ..Settings::default()
     };
-    let loaded =
-        Geometry::new(&settings).and_then(|geometry| object::load(&settings, geometry, Clock::Kernel));
+    let loaded = Geometry::new(&settings)
+        .and_then(|geometry| object::load(&settings, Load::unpinned(geometry, Clock::Kernel)));
     let mut object = match loaded {
         Ok(object) => object,
         Err(error) => {
@@ -185,7 +202,7 @@ fn programs(features: Features) -> Vec<Finding> {
         ("layer-3 ingress program", "weir_tc_ingress"),
     ]
     .into_iter()
-    .map(|(subject, program)| match (Programs { object: &mut object, features }).load(program) {
+    .map(|(subject, program)| match Programs::unpinned(&mut object, features).load(program) {
         Ok(()) => finding(subject, Verdict::Ok, "loads", None),
         Err(error) => {
             let remedy = Some("kernel 5.10 or newer, and the privileges above");

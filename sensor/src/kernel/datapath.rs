@@ -1,44 +1,62 @@
 //! The datapath of a running sensor: programs on interfaces, tables behind them.
+//!
+//! With pins, an earlier sensor's tables are taken over where they have the same layout and sizes: epochs and
+//! generation go on. Tables of other sizes get a successor, and are drained to their end when every hook has
+//! been switched: see [`Predecessor`]. The order is `open`, `attach` for each interface, `retire_unclaimed`,
+//! the predecessors, `resume`, and then flips.
 
-use std::{future::Future, time::Instant};
-
-use aya::{
-    Ebpf,
-    maps::RingBuf,
-    programs::{Program, TestRun as _, TestRunOptions},
+use std::{
+    future::Future,
+    os::fd::AsFd as _,
+    path::{Path, PathBuf},
+    time::Instant,
 };
+
+use aya::{Ebpf, maps::RingBuf};
 use aya_log::EbpfLogger;
 use tokio::io::{Interest, unix::AsyncFd};
 use uuid::Uuid;
 use weir_sensor_common::MAX_POINTS;
-use weir_wire::Totals;
+use weir_wire::{Direction, Totals};
 
 use super::{
     Attachment, Drained, EgressMode, FilterAction, FilterRule, FlowObservation, Geometry, IngressMode,
-    KernelError, PointTotals, Settings, Wakeups,
-    attach::{Hook, Programs, TC_EGRESS, TC_INGRESS},
-    clock::{Reading, WallClock},
+    KernelError, Pinning, PointTotals, Settings, Wakeups,
+    attach::{Hook, Programs, TC_EGRESS, TC_INGRESS, filter_handle},
+    clock::{Clocks, WallClock},
+    identity::{Birth, IDENTITY, Identity, map_memory},
     interface::{Framing, Interface},
-    object::{self, Clock, Features},
-    points::{Point, Points},
+    object::{self, Clock, Features, Load, Maps},
+    pins::{self, Folder, Generation, Hooks, PinnedHook},
+    points::{Place, Point, Points, RECORDS},
+    predecessor::Predecessor,
     settings::Steering,
+    sys,
     tables::Tables,
 };
 
 /// The program that reads the clocks.
 const CLOCK: &str = "weir_clock";
 
-/// Programs and tables. Dropping it detaches the programs.
+/// Programs and tables. Dropping it detaches the programs, unless they are pinned.
 pub struct Datapath {
     object: Ebpf,
     features: Features,
     tables: Tables,
     points: Points,
+    clocks: Clocks,
     attached: Vec<Attached>,
     generation: Uuid,
-    window_start_ns: i64,
-    /// Both kernel clocks when the epoch began.
-    began: Reading,
+    pins: Option<Pins>,
+    /// Fingerprint of the programs.
+    build: u64,
+}
+
+/// Where all of it outlives the sensor.
+struct Pins {
+    folder: Folder,
+    hooks: Hooks,
+    generation: PathBuf,
 }
 
 struct Attached {
@@ -47,31 +65,58 @@ struct Attached {
     hooks: Vec<Hook>,
 }
 
+/// What [`Datapath::open`] finds.
+pub struct Opened {
+    pub datapath: Datapath,
+    /// Older tables with what is left in them, the oldest first. Until every interface is attached, programs
+    /// may still count there: they are drained after that.
+    pub predecessors: Vec<Predecessor>,
+    /// Whether the tables are those of an earlier sensor.
+    pub adopted: bool,
+}
+
 impl Datapath {
-    /// Loads the object and makes the tables; nothing is attached yet.
+    /// Loads the object and makes the tables, of this process alone; nothing is attached yet.
     pub fn load(settings: &Settings) -> Result<Self, KernelError> {
+        Self::open(settings, None).map(|opened| opened.datapath)
+    }
+
+    /// Loads the object, and takes over the tables of an earlier sensor or makes new ones; no program of this
+    /// sensor is attached yet, while those of an earlier one count on.
+    pub fn open(settings: &Settings, pinning: Option<&Pinning>) -> Result<Opened, KernelError> {
         settings.validate()?;
-        let features = Features::detect();
         let geometry = Geometry::new(settings)?;
-        let steering = Steering::new(settings.sampling_interval, &settings.filter, settings.filter_default)?;
-        let mut object = object::load(settings, geometry, Clock::Kernel)?;
-        // All at once: a map that is taken out of the object and closed would be missing to a later load.
-        let mut programs = Programs { object: &mut object, features };
-        for program in [features.xdp_program(), TC_EGRESS, TC_INGRESS, CLOCK] {
-            programs.load(program)?;
-        }
-        let mut datapath = Self {
-            tables: Tables::new(&mut object, geometry, steering)?,
-            points: Points::new(&mut object, settings.max_points)?,
-            object,
-            features,
-            attached: Vec::new(),
-            generation: Uuid::new_v4(),
-            window_start_ns: WallClock::measure().now(),
-            began: Reading::default(),
+        let features = Features::detect();
+        let build = pinning
+            .and_then(|pinning| pinning.build)
+            .unwrap_or_else(|| object::fingerprint(settings, features));
+        let opening = Opening { settings, geometry, features, build };
+        let Some(pinning) = pinning else {
+            let datapath = opening.fresh(None, 0)?;
+            return Ok(Opened { datapath, predecessors: Vec::new(), adopted: false });
         };
-        datapath.began = datapath.read_clocks()?;
-        Ok(datapath)
+        let folder = Folder::lock(pinning)?;
+        let mut generations = folder.generations()?;
+        if generations.iter().any(Generation::is_elsewhere) {
+            // Interfaces that are gone keep nobody from moving.
+            for hook in folder.hooks().list()? {
+                if hook.is_alive()? {
+                    return Err(KernelError::OtherNamespace(folder.path().to_owned()));
+                }
+            }
+        }
+        let next = generations.last().map_or(1, |last| last.identity.read().sequence + 1);
+        let current = generations.pop_if(|last| last.suits(geometry));
+        let adopted = current.is_some();
+        let datapath = match current {
+            Some(current) => opening.adopt(folder, current)?,
+            None => opening.fresh(Some(folder), next)?,
+        };
+        let predecessors = generations
+            .into_iter()
+            .map(|generation| Predecessor::open(generation, datapath.clocks.clone()))
+            .collect::<Result<_, _>>()?;
+        Ok(Opened { datapath, predecessors, adopted })
     }
 
     /// Identity of the tables: counts of different generations never meet.
@@ -79,7 +124,7 @@ impl Datapath {
         self.generation
     }
 
-    /// Starts to count on an interface.
+    /// Starts to count on an interface, or goes on where an earlier sensor did.
     pub fn attach(
         &mut self,
         interface: &str,
@@ -99,33 +144,101 @@ impl Datapath {
                 )),
             });
         }
+        let ifindex = found.index;
         // The points are known before the first packet comes: nothing is seen and not counted.
-        self.points.add(interface, found.index, found.stack(), found.framing == Framing::Layer3)?;
+        let (stack, layer3) = (found.stack(), found.framing == Framing::Layer3);
+        // A program that took a point before may count into the next epoch still.
+        let last_epoch = self.tables.epoch() + 1;
+        self.points.add(Place { interface, ifindex, stack, layer3 }, last_epoch)?;
+        let left = match &self.pins {
+            Some(pins) => pins.hooks.list()?.into_iter().any(|hook| hook.ifindex == ifindex),
+            None => false,
+        };
         let mut warnings = Vec::new();
         let mut hooks = Vec::new();
-        let mut programs = Programs { object: &mut self.object, features: self.features };
-        let attached = programs.ingress(&found, ingress, &mut warnings).and_then(|ingress| {
-            let ingress = ingress.map(|(hook, name)| {
-                hooks.push(hook);
-                name
+        let attached = self
+            .hook(&found, Direction::Ingress, &mut hooks, |programs, running| {
+                programs.ingress(&found, ingress, running, &mut warnings)
+            })
+            .and_then(|ingress| {
+                let egress = self.hook(&found, Direction::Egress, &mut hooks, |programs, running| {
+                    programs.egress(&found, egress, running, &mut warnings)
+                })?;
+                Ok((ingress, egress))
             });
-            let egress = programs.egress(&found, egress)?.map(|(hook, name)| {
-                hooks.push(hook);
-                name
-            });
-            Ok((ingress, egress))
-        });
-        let ifindex = found.index;
         self.attached.push(Attached { interface: interface.to_owned(), ifindex, hooks });
         match attached {
             Ok((ingress, egress)) => {
                 Ok(Attachment { interface: interface.to_owned(), ifindex, ingress, egress, warnings })
+            }
+            // What an earlier sensor counts on counts on: the operator mends the configuration meanwhile.
+            Err(error) if left => {
+                self.attached.pop();
+                Err(error)
             }
             Err(error) => {
                 self.detach(interface)?;
                 Err(error)
             }
         }
+    }
+
+    /// Hooks one direction, and notes which program is there.
+    fn hook(
+        &mut self,
+        interface: &Interface,
+        direction: Direction,
+        hooks: &mut Vec<Hook>,
+        hook: impl FnOnce(&mut Programs<'_>, u64) -> Result<Option<(Hook, String)>, KernelError>,
+    ) -> Result<Option<String>, KernelError> {
+        let point = self.points.find(interface.index, direction).map(|point| (point.id, point.program));
+        let (id, running) = point.unwrap_or_default();
+        if running != self.build {
+            self.points.set_program(id, 0);
+        }
+        let hooked = hook(&mut self.programs(), running)?;
+        self.points.set_program(id, if hooked.is_some() { self.build } else { 0 });
+        Ok(hooked.map(|(hook, name)| {
+            hooks.push(hook);
+            name
+        }))
+    }
+
+    fn programs(&mut self) -> Programs<'_> {
+        let Self { object, features, pins, build, .. } = self;
+        Programs {
+            object,
+            features: *features,
+            hooks: pins.as_ref().map(|pins| &pins.hooks),
+            build: *build,
+            handle: filter_handle(pins.as_ref().map(|pins| pins.folder.path())),
+        }
+    }
+
+    /// After the last `attach`: takes programs off the interfaces that an earlier sensor watched and this one
+    /// does not, or that are gone. What they counted is drained with the epoch. A line for each.
+    pub fn retire_unclaimed(&mut self) -> Result<Vec<String>, KernelError> {
+        let Some(pins) = &self.pins else { return Ok(Vec::new()) };
+        let claimed = |hook: &PinnedHook| {
+            let hooks = self.attached.iter().flat_map(|attached| &attached.hooks);
+            hooks.into_iter().any(|claimed| matches!(claimed, Hook::Pinned(claimed) if claimed == hook))
+        };
+        let unclaimed: Vec<PinnedHook> =
+            pins.hooks.list()?.into_iter().filter(|hook| !claimed(hook)).collect();
+        let mut retired = Vec::new();
+        for hook in unclaimed {
+            let way = if hook.direction == Direction::Ingress { "ingress" } else { "egress" };
+            let gone = if hook.is_alive()? { "not watched any more" } else { "gone" };
+            retired.push(format!("interface {}, {way}, {}: {gone}", hook.ifindex, hook.kind.shown()));
+            self.programs().detach(Hook::Pinned(hook))?;
+        }
+        let epoch = self.tables.epoch() + 1;
+        let watched: Vec<u32> = self.attached.iter().map(|attached| attached.ifindex).collect();
+        let ifindexes = self.points.iter().map(|point| point.ifindex);
+        for ifindex in ifindexes.filter(|ifindex| !watched.contains(ifindex)).collect::<Vec<_>>() {
+            self.points.retire(ifindex, epoch)?;
+        }
+        Ok(retired)
     }
 
     /// Stops to count on an interface; what was counted is drained with the epoch.
@@ -136,7 +249,7 @@ impl Datapath {
             .position(|attached| attached.interface == interface)
             .ok_or_else(|| KernelError::NotAttached(interface.to_owned()))?;
         let attached = self.attached.swap_remove(place);
-        let mut programs = Programs { object: &mut self.object, features: self.features };
+        let mut programs = self.programs();
         // An interface that is gone took its programs with it: its points must be retired all the same.
         let detached = attached.hooks.into_iter().map(|hook| programs.detach(hook)).fold(Ok(()), Result::and);
         // A program that took the point before may count into the next epoch still.
@@ -152,42 +265,41 @@ impl Datapath {
         interfaces.iter().map(|interface| self.detach(interface)).fold(Ok(()), Result::and)
     }
 
+    /// Ends, and leaves everything that is pinned: the programs count on until the next sensor.
+    pub fn leave(self) {}
+
+    /// Ends for good: detaches what is attached and removes the pins, with all that is not drained.
+    pub fn discard(mut self) -> Result<(), KernelError> {
+        self.detach_all()?;
+        self.retire_unclaimed()?;
+        let Some(pins) = self.pins else { return Ok(()) };
+        pins::discard(&pins.generation)?;
+        // With a predecessor that nobody drained, the folder stays.
+        if pins.folder.generations()?.is_empty() {
+            pins.folder.remove()?;
+        }
+        Ok(())
+    }
+
+    /// The half that an earlier sensor had drained and not released, before the first flip. `spooled` is the
+    /// last epoch of this generation that is safe elsewhere: then the half is zeroed, else it is given, to be
+    /// made safe and released. It may be asked for twice and is the same.
+    pub fn resume(&mut self, spooled: Option<u64>) -> Result<Option<Drained>, KernelError> {
+        if self.tables.resume(spooled)? {
+            return self.flip().map(Some);
+        }
+        // What was zeroed now was released by nobody.
+        let released = self.tables.epoch();
+        if let Some(last) = released.checked_sub(1) {
+            self.points.forget(last);
+        }
+        Ok(None)
+    }
+
     /// Ends the epoch and reads what was counted in it. Blocks for an RCU grace period, 1 to 50 ms.
     /// [`Self::release`] must follow before the next flip.
     pub fn flip(&mut self) -> Result<Drained, KernelError> {
-        let clock = WallClock::measure();
-        // Before the turn: a stamp of the new epoch is never taken for one of the old.
-        let ended = self.read_clocks()?;
-        let started = Instant::now();
-        let (epoch, turned) = self.tables.flip(clock)?;
-        let grace = started.elapsed();
-        let mut half = self.tables.read(clock.between(self.began, ended))?;
-        self.began = ended;
-        half.figures.grace = grace;
-        let window_start_ns = std::mem::replace(&mut self.window_start_ns, turned);
-        Ok(Drained {
-            epoch,
-            window_start_ns,
-            window_end_ns: turned,
-            sampling_interval: half.sampling_interval,
-            points: totals(&self.tables, &self.points, epoch, &half.flows),
-            links: half.links,
-            flows: half.flows,
-            figures: half.figures,
-        })
-    }
-
-    /// Runs the program that reads tick counter and precise clock at one instant.
-    fn read_clocks(&self) -> Result<Reading, KernelError> {
-        let Some(Program::Xdp(program)) = self.object.program(CLOCK) else {
-            return Err(KernelError::MissingMap(CLOCK));
-        };
-        let mut options = TestRunOptions::new();
-        options.data_in = Some(&[0; 14]);
-        program
-            .test_run(options)
-            .map_err(|source| KernelError::Run { octets: 14, source: Box::new(source) })?;
-        Ok(self.tables.reading())
+        flip(&mut self.tables, &self.points, &self.clocks)
     }
 
     /// Zeroes the drained half: only when its counts are safe elsewhere.
@@ -237,6 +349,137 @@ impl Datapath {
             }
         })
     }
+}
+
+/// What opening has to go by.
+struct Opening<'a> {
+    settings: &'a Settings,
+    geometry: Geometry,
+    features: Features,
+    build: u64,
+}
+
+impl Opening<'_> {
+    fn steering(&self) -> Result<Steering, KernelError> {
+        let Settings { sampling_interval, filter, filter_default, .. } = self.settings;
+        Steering::new(*sampling_interval, filter, *filter_default)
+    }
+
+    /// The object, with all programs in the kernel.
+    fn load(&self, seed: u64, pins: Option<&Path>) -> Result<Ebpf, KernelError> {
+        let load = Load { geometry: self.geometry, clock: Clock::Kernel, seed, pins };
+        let mut object = object::load(self.settings, load)?;
+        // All at once: a map that is taken out of the object and closed would be missing to a later load.
+        let mut programs = Programs::unpinned(&mut object, self.features);
+        for program in [self.features.xdp_program(), TC_EGRESS, TC_INGRESS, CLOCK] {
+            programs.load(program)?;
+        }
+        Ok(object)
+    }
+
+    /// New tables; pinned, if there is a folder.
+    fn fresh(&self, folder: Option<Folder>, sequence: u64) -> Result<Datapath, KernelError> {
+        let seed = rand::random();
+        let making = folder.as_ref().map(Folder::begin).transpose()?;
+        let mut object = self.load(seed, making.as_deref())?;
+        let identity = Identity::new(Birth { geometry: self.geometry, seed, build: self.build, sequence })?;
+        let tables = Tables::fresh(&mut object, identity, self.steering()?)?;
+        let points = Points::new(&mut object, self.settings.max_points)?;
+        let clocks = clocks(&object, &tables)?;
+        // A flip needs to know when its epoch began, also that of a sensor which is killed before its first.
+        tables.begin(WallClock::measure().begin(0, clocks.read()?));
+        let mut pins = None;
+        if let Some((folder, making)) = folder.zip(making) {
+            tables.identity().pin(&making.join(IDENTITY))?;
+            let records = making.join(RECORDS);
+            sys::pin(points.records().fd(), &records)
+                .map_err(KernelError::pins("pin the records of points", &records))?;
+            let generation = folder.finish(tables.identity().generation())?;
+            pins = Some(Pins { hooks: folder.hooks(), folder, generation });
+        }
+        Ok(self.datapath(object, tables, points, clocks, pins))
+    }
+
+    /// The tables of an earlier sensor.
+    fn adopt(&self, folder: Folder, current: Generation) -> Result<Datapath, KernelError> {
+        let Generation { path, identity } = current;
+        let mut object = self.load(identity.read().seed, Some(&path))?;
+        let (tables, points) = adopt_tables(Maps::Object(&mut object), &path, identity, self.steering()?)?;
+        tables.identity().move_here();
+        tables.identity().set_build(self.build);
+        let clocks = clocks(&object, &tables)?;
+        let pins = Some(Pins { hooks: folder.hooks(), folder, generation: path });
+        Ok(self.datapath(object, tables, points, clocks, pins))
+    }
+
+    fn datapath(
+        &self,
+        object: Ebpf,
+        tables: Tables,
+        points: Points,
+        clocks: Clocks,
+        pins: Option<Pins>,
+    ) -> Datapath {
+        Datapath {
+            object,
+            features: self.features,
+            generation: tables.identity().generation(),
+            tables,
+            points,
+            clocks,
+            attached: Vec::new(),
+            pins,
+            build: self.build,
+        }
+    }
+}
+
+/// The tables and points of a generation that is pinned at `path`.
+pub(super) fn adopt_tables(
+    mut maps: Maps<'_>,
+    path: &Path,
+    identity: Identity,
+    steering: Steering,
+) -> Result<(Tables, Points), KernelError> {
+    let records = path.join(RECORDS);
+    let fd = sys::pinned(&records).map_err(KernelError::pins("open the records of points", &records))?;
+    let records = map_memory(RECORDS, fd, identity.geometry().points as usize)?;
+    let points = Points::adopt(maps.again(), records)?;
+    Ok((Tables::adopt(maps, identity, steering)?, points))
+}
+
+fn clocks(object: &Ebpf, tables: &Tables) -> Result<Clocks, KernelError> {
+    let program = object
+        .program(CLOCK)
+        .ok_or(KernelError::MissingMap(CLOCK))?
+        .fd()
+        .and_then(|fd| fd.as_fd().try_clone_to_owned().map_err(Into::into))
+        .map_err(KernelError::program(CLOCK))?;
+    Ok(Clocks::new(program, tables.control()?))
+}
+
+/// Ends an epoch, or takes up the one that was ended, and reads it.
+pub(super) fn flip(tables: &mut Tables, points: &Points, clocks: &Clocks) -> Result<Drained, KernelError> {
+    let clock = WallClock::measure();
+    let now = clock.begin(0, clocks.read()?);
+    let started = Instant::now();
+    let closed = tables.flip(now)?;
+    let grace = started.elapsed();
+    let mut half = tables.read(WallClock::of_epoch(closed.from, closed.to))?;
+    half.figures.grace = grace;
+    half.figures.clock_step_ns = WallClock::step(closed.from, closed.to);
+    let window_start_ns = closed.from.wall_ns;
+    Ok(Drained {
+        epoch: closed.epoch,
+        window_start_ns,
+        // A clock that was set back must not end the window before it began.
+        window_end_ns: closed.to.wall_ns.max(window_start_ns),
+        sampling_interval: half.sampling_interval,
+        points: totals(tables, points, closed.epoch, &half.flows),
+        links: half.links,
+        flows: half.flows,
+        figures: half.figures,
+    })
 }
 
 /// Totals of all points in an epoch: the programs' counters, and the sum of the slots.

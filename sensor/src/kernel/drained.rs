@@ -96,4 +96,7 @@ pub struct DrainFigures {
     /// Slots in use and slots there, over all CPUs, IPv4 and IPv6.
     pub slots_used: u64,
     pub slots: u64,
+    /// By how much the wall clock was set against `CLOCK_MONOTONIC` in the epoch (the machine's sleep counts
+    /// as well); 0 where it only drifted.
+    pub clock_step_ns: i64,
 }

@@ -1,6 +1,9 @@
 //! What can go wrong between the sensor and the kernel, each with what was tried and a way out.
 
-use std::io;
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use aya::{EbpfError, maps::MapError, programs::ProgramError};
 use thiserror::Error;
@@ -37,6 +40,12 @@ pub enum KernelError {
     MissingMap(&'static str),
     #[error("map the memory of kernel map `{map}` ({octets} bytes): {source}; smaller tables need less")]
     Mmap { map: &'static str, octets: usize, source: io::Error },
+    #[error(
+        "kernel map `{map}` has {} elements of {} bytes and should have {} of {}: the pins are damaged; \
+         `weir-sensor detach` removes them, with what was counted and not drained",
+        found.0, found.1, wanted.0, wanted.1
+    )]
+    MapSize { map: &'static str, found: (usize, usize), wanted: (usize, usize) },
     #[error("{what}: {source}")]
     System { what: &'static str, source: io::Error },
     #[error("`{key}` is {value}: {allowed}")]
@@ -45,6 +54,47 @@ pub enum KernelError {
     NotReleased { epoch: u64 },
     #[error("release epoch {asked}: {}", match .drained { Some(epoch) => format!("epoch {epoch} is the one drained"), None => "no epoch is drained".to_owned() })]
     NothingToRelease { asked: u64, drained: Option<u64> },
+    #[error("give up privileges: {0}")]
+    Privileges(String),
+    #[error(
+        "`{}` is not on a bpffs, so maps and programs cannot be pinned there and counting would end with the \
+         sensor: `mount -t bpf bpf {}` (or name another folder in pins.folder), or set `pins.enabled = false`",
+        .0.display(), .1.display()
+    )]
+    NotBpffs(PathBuf, PathBuf),
+    #[error("{what} `{}`: {source}{}", path.display(), pins_remedy(source))]
+    Pins { what: &'static str, path: PathBuf, source: io::Error },
+    #[error(
+        "the pins in `{}` are in use by another sensor{}: stop it, or give this one a name of its own \
+         (pins.name)",
+        folder.display(),
+        pid.map_or_else(String::new, |pid| format!(" (pid {pid})"))
+    )]
+    PinsInUse { folder: PathBuf, pid: Option<u32> },
+    #[error(
+        "the pinned tables in `{}` have layout {found}, and this sensor reads layout {ours}: stop it with the \
+         version that made them, which drains them; or `weir-sensor detach` removes them, and what was \
+         counted and not drained yet is lost",
+        path.display()
+    )]
+    OtherLayout { path: PathBuf, found: u32, ours: u32 },
+    #[error(
+        "the pins in `{}` are damaged: {what}; `weir-sensor detach` removes them, with what was counted and \
+         not drained",
+        path.display()
+    )]
+    DamagedPins { path: PathBuf, what: String },
+    #[error(
+        "the pins in `{}` hold programs on interfaces of another network namespace: run this sensor there, \
+         give it a name of its own (pins.name), or remove them with `weir-sensor detach`",
+        .0.display()
+    )]
+    OtherNamespace(PathBuf),
+    #[error(
+        "`{0}` has index {index} in this network namespace, and /sys/class/net does not show it so: /sys is \
+         mounted from another network namespace; start the sensor with `ip netns exec`, which mounts the right one"
+    , index = .1)]
+    OtherSysfs(String, u32),
     #[error("a frame of {0} octets cannot be run: the kernel takes 14 to 65,549")]
     FrameSize(usize),
     #[error("run a frame of {octets} octets through the kernel program: {}", chain(.source))]
@@ -60,8 +110,32 @@ impl KernelError {
         move |source| Self::Program { program, source: Box::new(source) }
     }
 
+    pub(super) fn pins(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Pins { what, path, source }
+    }
+
     pub(super) fn system(what: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::System { what, source }
+    }
+}
+
+/// Whether a map has no such key.
+pub(super) fn is_missing(error: &MapError) -> bool {
+    match error {
+        MapError::KeyNotFound => true,
+        MapError::SyscallError(error) => error.io_error.raw_os_error() == Some(libc::ENOENT),
+        _ => false,
+    }
+}
+
+fn pins_remedy(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => {
+            "; run as the owner of the folder with CAP_BPF, or set `pins.enabled = false`"
+        }
+        Some(libc::EROFS | libc::ENOENT) => "; mount a bpffs there, or set `pins.enabled = false`",
+        _ => "",
     }
 }
 

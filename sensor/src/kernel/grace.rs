@@ -5,10 +5,13 @@
 
 use std::{
     io,
-    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
+    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
 };
 
-use super::KernelError;
+use super::{
+    KernelError,
+    sys::{self, BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_ARRAY_OF_MAPS, MapCreate},
+};
 
 /// How this kernel lets us wait.
 #[derive(Debug)]
@@ -25,11 +28,19 @@ impl Grace {
 
     /// The fallback for `nohz_full`.
     pub fn map_of_maps() -> Result<Self, KernelError> {
-        let create = |kind, inner| {
-            create_map(kind, inner).map_err(KernelError::system("create the map that waits for RCU"))
+        let create = |map_type, inner_map_fd| {
+            let one = MapCreate {
+                map_type,
+                key_size: 4,
+                value_size: 4,
+                max_entries: 1,
+                inner_map_fd,
+                ..MapCreate::default()
+            };
+            sys::create_map(&one).map_err(KernelError::system("create the map that waits for RCU"))
         };
-        let inner = create(BPF_MAP_TYPE_ARRAY, None)?;
-        let outer = create(BPF_MAP_TYPE_ARRAY_OF_MAPS, Some(inner.as_raw_fd()))?;
+        let inner = create(BPF_MAP_TYPE_ARRAY, 0)?;
+        let outer = create(BPF_MAP_TYPE_ARRAY_OF_MAPS, inner.as_raw_fd() as u32)?;
         Ok(Self::MapOfMaps { outer, inner })
     }
 
@@ -37,7 +48,7 @@ impl Grace {
     pub fn wait(&self) -> Result<(), KernelError> {
         match self {
             Self::Membarrier => membarrier(),
-            Self::MapOfMaps { outer, inner } => update_map(outer.as_raw_fd(), inner.as_raw_fd()),
+            Self::MapOfMaps { outer, inner } => sys::set_inner_map(outer.as_fd(), inner.as_fd()),
         }
         .map_err(KernelError::system("wait until no program holds the old epoch"))
     }
@@ -51,62 +62,4 @@ fn membarrier() -> io::Result<()> {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
-}
-
-// linux/bpf.h: the parts of `union bpf_attr` that the two calls read.
-const BPF_MAP_CREATE: libc::c_int = 0;
-const BPF_MAP_UPDATE_ELEM: libc::c_int = 2;
-const BPF_MAP_TYPE_ARRAY: u32 = 2;
-const BPF_MAP_TYPE_ARRAY_OF_MAPS: u32 = 12;
-
-#[repr(C)]
-struct MapCreate {
-    map_type: u32,
-    key_size: u32,
-    value_size: u32,
-    max_entries: u32,
-    map_flags: u32,
-    inner_map_fd: u32,
-}
-
-#[repr(C)]
-struct MapUpdate {
-    map_fd: u32,
-    pad: u32,
-    key: u64,
-    value: u64,
-    flags: u64,
-}
-
-fn create_map(map_type: u32, inner: Option<RawFd>) -> io::Result<OwnedFd> {
-    let attributes = MapCreate {
-        map_type,
-        key_size: 4,
-        value_size: 4,
-        max_entries: 1,
-        map_flags: 0,
-        inner_map_fd: inner.unwrap_or(0) as u32,
-    };
-    let fd = bpf(BPF_MAP_CREATE, &attributes)?;
-    // SAFETY: the kernel has just made this descriptor for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-fn update_map(outer: RawFd, inner: RawFd) -> io::Result<()> {
-    let (key, value) = (0_u32, inner as u32);
-    let attributes = MapUpdate {
-        map_fd: outer as u32,
-        pad: 0,
-        key: (&raw const key) as u64,
-        value: (&raw const value) as u64,
-        flags: 0,
-    };
-    bpf(BPF_MAP_UPDATE_ELEM, &attributes).map(drop)
-}
-
-fn bpf<T>(command: libc::c_int, attributes: &T) -> io::Result<RawFd> {
-    // SAFETY: the attributes are a prefix of `union bpf_attr` with its size beside it, and what they point
-    // at outlives the call.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw const *attributes, size_of::<T>()) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as RawFd) }
 }

@@ -36,9 +36,17 @@ impl Interface {
         let plain =
             !name.is_empty() && name.len() <= 15 && !name.contains(['/', '\0']) && !name.starts_with('.');
         let folder = Path::new("/sys/class/net").join(name);
-        if !plain || !folder.exists() {
+        if !plain {
             return Err(KernelError::NoInterface(name.to_owned()));
         }
+        // /sys shows the network namespace in which it was mounted, programs are attached in this thread's.
+        let index = nix::net::if_::if_nametoindex(name).ok();
+        let shown = number(&folder, "ifindex").ok();
+        let index = match (index, shown) {
+            (Some(index), Some(shown)) if index == shown => index,
+            (Some(index), _) => return Err(KernelError::OtherSysfs(name.to_owned(), index)),
+            (None, _) => return Err(KernelError::NoInterface(name.to_owned())),
+        };
         let framing = match number(&folder, "type")? {
             // Ethernet and loopback.
             1 | 772 => Framing::Ethernet,
@@ -47,7 +55,7 @@ impl Interface {
         };
         Ok(Self {
             name: name.to_owned(),
-            index: number(&folder, "ifindex")?,
+            index,
             framing,
             mtu: number(&folder, "mtu")?,
             bond: folder.join("bonding").exists(),

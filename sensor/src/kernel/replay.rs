@@ -6,13 +6,15 @@ use aya::{
     programs::{Program, SchedClassifier, TestRun, TestRunOptions, Xdp},
 };
 
+use weir_sensor_common::pins::Began;
+
 use super::{
     Drained, Geometry, KernelError, PointTotals, Settings,
     attach::Programs,
     clock::WallClock,
     datapath::totals,
-    object::{self, Clock, Features},
-    points::Points,
+    object::{self, Clock, Features, Load},
+    points::{Place, Points},
     settings::Steering,
     tables::{Half, Tables},
 };
@@ -73,16 +75,17 @@ impl Replay {
         let features = Features::detect();
         let geometry = Geometry::new(settings)?;
         let steering = Steering::new(settings.sampling_interval, &settings.filter, settings.filter_default)?;
-        let mut object = object::load(settings, geometry, Clock::Replay)?;
+        let mut object = object::load(settings, Load::unpinned(geometry, Clock::Replay))?;
         let program = match program {
             ReplayProgram::Xdp => features.xdp_program(),
             ReplayProgram::TcEgress => "weir_tc_egress",
             ReplayProgram::TcIngress => "weir_tc_ingress",
         };
-        Programs { object: &mut object, features }.load(program)?;
-        let tables = Tables::new(&mut object, geometry, steering)?;
+        Programs::unpinned(&mut object, features).load(program)?;
+        let tables = Tables::unpinned(&mut object, geometry, steering)?;
         let mut points = Points::new(&mut object, settings.max_points)?;
-        points.add("capture", LOOPBACK, LOOPBACK, link == ReplayLink::RawIp)?;
+        let layer3 = link == ReplayLink::RawIp;
+        points.add(Place { interface: "capture", ifindex: LOOPBACK, stack: LOOPBACK, layer3 }, 0)?;
         Ok(Self {
             object,
             program,
@@ -125,7 +128,7 @@ impl Replay {
     /// Turns the epoch and keeps what it held.
     fn drain(&mut self) -> Result<(), KernelError> {
         let clock = WallClock::of_capture();
-        let (epoch, _) = self.tables.flip(clock)?;
+        let epoch = self.tables.flip(Began::default())?.epoch;
         let mut half = self.tables.read(clock)?;
         let drained = totals(&self.tables, &self.points, epoch, &half.flows);
         if self.totals.is_empty() {

@@ -1,37 +1,56 @@
-//! The tables and their epochs: flip, drain, release.
+//! The tables and their epochs: flip, drain, release; and what a sensor finds that takes tables over.
 //!
 //! Contract: between a flip and its release the sensor alone touches the old half; the programs alone write
 //! the other. A flip while a half is not released is refused, so no half is ever written before it was
 //! zeroed.
+//!
+//! All that a successor must know stands in shared memory: the epoch E in the control element, and in the
+//! identity the released epochs R (all below are zeroed), the epochs Z whose zeroing has begun, and the clocks
+//! at which each half's epoch began. A sensor can be killed between any two of these steps:
+//!
+//! | step of epoch E | state after it | what the next sensor does |
+//! | --- | --- | --- |
+//! | settings into half E+1 | R = Z = E | its own flip writes them again |
+//! | clocks into half E+1 | R = Z = E | its own flip writes them again; until then nobody reads them |
+//! | epoch E+1 | R = Z = E, E+1 written | E is held: waits for a grace period, reads it |
+//! | grace period | the same | the same; a second wait does no harm |
+//! | read, merge | the same | reads it again, and finds the same: nobody writes it |
+//! | spool commit of E | the same; the spool says E | does not read it: zeroes it |
+//! | Z = E+1 | the half is as read | zeroes all of the half, whatever is zero already |
+//! | slots, counters, stacks zeroed | some of it | the same |
+//! | R = E+1 | R = Z = E+1 | nothing: the step after is the next flip |
+//!
+//! So an epoch is zeroed only when it is spooled or its caller has said so, and read only if it is not: each
+//! once. Programs are not part of it; they count in every state, and in which half is one word.
 
 use std::{
-    net::{Ipv4Addr, Ipv6Addr},
     sync::atomic::{AtomicU64, Ordering},
     time::Instant,
 };
 
 use aya::{
     Ebpf, Pod,
-    maps::{Array, HashMap, MapData},
+    maps::{Array, HashMap, Map, MapData},
 };
-use weir_sensor_common::{
-    self as layout, Control, Count, Counters, Flags, HalfControl, Key, Region, Slot4, Slot6,
-};
+use weir_sensor_common::{self as layout, Control, Counters, HalfControl, Region, Slot4, Slot6, pins::Began};
 use weir_wire::Totals;
 
 use super::{
-    DrainFigures, FlowKey, FlowObservation, Geometry, KernelError,
-    clock::{Reading, WallClock},
+    DrainFigures, FlowObservation, Geometry, KernelError,
+    clock::WallClock,
+    error::is_missing,
     grace::Grace,
+    identity::{Birth, Identity},
     memory::{MapMemory, Shared},
-    object,
+    object::Maps,
+    observation::{Links, observation4, observation6},
     settings::Steering,
 };
 
 /// A layout type that aya may carry in and out of maps.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
-struct Element<T>(T);
+pub struct Element<T>(pub T);
 
 // SAFETY: plain numbers without padding, by the definition in `weir-sensor-common`.
 unsafe impl Pod for Element<layout::LinkStack> {}
@@ -47,23 +66,31 @@ pub struct Half {
     pub sampling_interval: u32,
 }
 
-/// What a release must zero.
-#[derive(Debug)]
+/// A half that is drained and not zeroed.
+#[derive(Debug, Default)]
 struct Held {
     epoch: u64,
-    /// The wall-clock instant at which it ended.
-    turned: i64,
     /// Whether its counts were handed out: until then a flip that failed half-way is taken up again.
     delivered: bool,
+    /// What a release must zero: all that is in use.
     slots4: Vec<u32>,
     slots6: Vec<u32>,
     stacks: Vec<layout::LinkStack>,
+}
+
+/// An epoch that has ended: the clocks at both ends.
+#[derive(Clone, Copy, Debug)]
+pub struct Closed {
+    pub epoch: u64,
+    pub from: Began,
+    pub to: Began,
 }
 
 /// The shared maps.
 pub struct Tables {
     geometry: Geometry,
     epoch: u64,
+    identity: Identity,
     control: MapMemory<Control>,
     flows4: MapMemory<Slot4>,
     flows6: MapMemory<Slot6>,
@@ -72,35 +99,81 @@ pub struct Tables {
     links: HashMap<MapData, Element<layout::LinkStack>, u32>,
     rules: Array<MapData, Element<layout::FilterRule>>,
     wanted: Steering,
-    /// What each half was last told.
+    /// What this sensor has told each half.
     told: [Option<Steering>; 2],
     grace: Grace,
     held: Option<Held>,
 }
 
 impl Tables {
-    /// Maps the memory of a freshly loaded object, and tells both halves what is wanted.
-    pub fn new(object: &mut Ebpf, geometry: Geometry, steering: Steering) -> Result<Self, KernelError> {
-        let mut tables = Self {
-            geometry,
+    /// Of an object that was just loaded, for this process alone.
+    pub fn unpinned(object: &mut Ebpf, geometry: Geometry, steering: Steering) -> Result<Self, KernelError> {
+        let identity = Identity::new(Birth { geometry, seed: 0, build: 0, sequence: 0 })?;
+        Self::fresh(object, identity, steering)
+    }
+
+    /// Of an object whose maps are new: tells both halves what is wanted.
+    pub fn fresh(object: &mut Ebpf, identity: Identity, steering: Steering) -> Result<Self, KernelError> {
+        let mut tables = Self::map(Maps::Object(object), identity, steering)?;
+        tables.tell(0)?;
+        tables.tell(1)?;
+        Ok(tables)
+    }
+
+    /// Of maps that somebody has counted into. What is wanted holds from the next epoch on.
+    pub fn adopt(maps: Maps<'_>, identity: Identity, steering: Steering) -> Result<Self, KernelError> {
+        let mut tables = Self::map(maps, identity, steering)?;
+        tables.epoch = tables.epoch_word().load(Ordering::Acquire);
+        let (epoch, released) = (tables.epoch, tables.identity.released());
+        if epoch == released + 1 {
+            tables.held = Some(Held { epoch: released, ..Held::default() });
+            // Nobody will read it: a flip must not find it half zeroed.
+            if tables.identity.zeroing() > released {
+                tables.zero_all()?;
+            }
+        } else if epoch != released {
+            return Err(KernelError::System {
+                what: "take over the pinned tables",
+                source: std::io::Error::other(format!(
+                    "epoch {epoch} is written and {released} are released, which no sensor leaves behind; \
+                     `weir-sensor detach` removes the tables"
+                )),
+            });
+        }
+        Ok(tables)
+    }
+
+    fn map(mut maps: Maps<'_>, identity: Identity, steering: Steering) -> Result<Self, KernelError> {
+        let geometry = identity.geometry();
+        let slots = |bits| geometry.all_slots(bits).map(|slots| slots as usize);
+        let counters = (2 * geometry.cpus * geometry.points) as usize;
+        Ok(Self {
             epoch: 0,
-            control: memory(object, "WEIR_CONTROL", 1)?,
-            flows4: memory(object, "WEIR_FLOWS4", geometry.all_slots(geometry.slots4_bits) as usize)?,
-            flows6: memory(object, "WEIR_FLOWS6", geometry.all_slots(geometry.slots6_bits) as usize)?,
-            counters: memory(object, "WEIR_COUNTERS", (2 * geometry.cpus * geometry.points) as usize)?,
-            regions: memory(object, "WEIR_REGIONS", (2 * geometry.cpus) as usize)?,
-            links: HashMap::try_from(object::take(object, "WEIR_LINKS")?)
+            control: memory(&mut maps, "WEIR_CONTROL", 1)?,
+            flows4: memory(&mut maps, "WEIR_FLOWS4", slots(geometry.slots4_bits)?)?,
+            flows6: memory(&mut maps, "WEIR_FLOWS6", slots(geometry.slots6_bits)?)?,
+            counters: memory(&mut maps, "WEIR_COUNTERS", counters)?,
+            regions: memory(&mut maps, "WEIR_REGIONS", (2 * geometry.cpus) as usize)?,
+            links: HashMap::try_from(maps.map("WEIR_LINKS", Map::HashMap)?)
                 .map_err(KernelError::map("WEIR_LINKS"))?,
-            rules: Array::try_from(object::take(object, "WEIR_FILTER")?)
+            rules: Array::try_from(maps.map("WEIR_FILTER", Map::Array)?)
                 .map_err(KernelError::map("WEIR_FILTER"))?,
+            geometry,
+            identity,
             wanted: steering,
             told: [None, None],
             grace: Grace::find()?,
             held: None,
-        };
-        tables.tell(0)?;
-        tables.tell(1)?;
-        Ok(tables)
+        })
+    }
+
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// The control element, for the program that reads the clocks.
+    pub fn control(&self) -> Result<MapMemory<Control>, KernelError> {
+        self.control.share("WEIR_CONTROL")
     }
 
     /// The epoch that programs write now.
@@ -129,38 +202,40 @@ impl Tables {
         })
     }
 
-    /// What the clock program read last.
-    pub fn reading(&self) -> Reading {
-        let control = self.control.read(0);
-        Reading { ticks: control.ticks, ns: control.ticks_ns }
+    /// Notes when the epoch that is written began: at once after the tables were made.
+    pub fn begin(&self, began: Began) {
+        self.identity.set_began(half(self.epoch), Began { epoch: self.epoch, ..began });
     }
 
-    /// Starts a new epoch and waits until no program writes the old one: that one's number and the
-    /// wall-clock instant of its end. After an error here or in [`Self::read`], it may be called again and
-    /// goes on where it stopped.
-    pub fn flip(&mut self, clock: WallClock) -> Result<(u64, i64), KernelError> {
-        if let Some(Held { epoch, turned, delivered, .. }) = self.held {
+    /// Starts a new epoch and waits until no program writes the old one. `now` is read before: a stamp of the
+    /// new epoch is never taken for one of the old. After an error here or in [`Self::read`], it may be called
+    /// again and goes on where it stopped; it does the same with a half that a killed sensor left.
+    pub fn flip(&mut self, now: Began) -> Result<Closed, KernelError> {
+        if let Some(Held { epoch, delivered, .. }) = self.held {
             if delivered {
                 return Err(KernelError::NotReleased { epoch });
             }
-            self.grace.wait()?;
-            return Ok((epoch, turned));
+        } else {
+            let next = self.epoch + 1;
+            self.tell(half(next))?;
+            self.identity.set_began(half(next), Began { epoch: next, ..now });
+            self.epoch_word().store(next, Ordering::Release);
+            self.held = Some(Held { epoch: self.epoch, ..Held::default() });
+            self.epoch = next;
         }
-        let drained = self.epoch;
-        self.tell(half(drained + 1))?;
-        let turned = clock.now();
-        self.epoch_word().store(drained + 1, Ordering::Release);
-        self.epoch = drained + 1;
-        self.held = Some(Held {
-            epoch: drained,
-            turned,
-            delivered: false,
-            slots4: Vec::new(),
-            slots6: Vec::new(),
-            stacks: Vec::new(),
-        });
         self.grace.wait()?;
-        Ok((drained, turned))
+        let began = |epoch| self.identity.began(half(epoch));
+        Ok(Closed { epoch: self.epoch - 1, from: began(self.epoch - 1), to: began(self.epoch) })
+    }
+
+    /// The half that a killed sensor left unreleased; it is zeroed, not given, where the spool holds it.
+    pub fn resume(&mut self, spooled: Option<u64>) -> Result<bool, KernelError> {
+        let Some(Held { epoch, delivered: false, .. }) = self.held else { return Ok(false) };
+        if spooled.is_some_and(|spooled| spooled >= epoch) {
+            self.zero_all()?;
+            return Ok(false);
+        }
+        Ok(true)
     }
 
     fn epoch_word(&self) -> &AtomicU64 {
@@ -196,6 +271,7 @@ impl Tables {
         let Some(held) = &mut self.held else { return Ok(Half::default()) };
         let started = Instant::now();
         let half = half(held.epoch);
+        let sampling_interval = self.control.read(0).halves[half as usize].sampling_interval;
         let geometry = self.geometry;
         let regions: Vec<Region> =
             (0..geometry.cpus).map(|cpu| self.regions.read(geometry.region(half, cpu))).collect();
@@ -243,8 +319,9 @@ impl Tables {
                 slots_used: used4 + used6,
                 slots: u64::from(geometry.table_cpus)
                     * ((1_u64 << geometry.slots4_bits) + (1_u64 << geometry.slots6_bits)),
+                clock_step_ns: 0,
             },
-            sampling_interval: self.told[half as usize].as_ref().map_or(1, |told| told.sampling_interval),
+            sampling_interval: sampling_interval.max(1),
         })
     }
 
@@ -266,36 +343,86 @@ impl Tables {
         totals
     }
 
-    /// Zeroes the half that was read.
-    pub fn release(&mut self, epoch: u64) -> Result<(), KernelError> {
-        match self.held.take() {
-            Some(held) if held.epoch == epoch => self.zero(held),
-            other => {
-                let drained = other.as_ref().map(|held| held.epoch);
-                self.held = other;
-                Err(KernelError::NothingToRelease { asked: epoch, drained })
-            }
-        }
+    /// Frames that were counted and are in no released epoch.
+    pub fn undrained_frames(&self) -> u64 {
+        let (released, zeroing) = (self.identity.released(), self.identity.zeroing());
+        let epochs = released.max(zeroing)..=self.epoch;
+        let frames = |epoch, point| self.counters(epoch, point).frames;
+        let points = 1..self.geometry.points as u8;
+        epochs.map(|epoch| points.clone().map(|point| frames(epoch, point)).sum::<u64>()).sum()
     }
 
-    fn zero(&mut self, held: Held) -> Result<(), KernelError> {
-        let half = half(held.epoch);
-        for index in held.slots4 {
-            self.flows4.zero(index as usize);
+    /// Zeroes the half that was read. After an error it may be called again.
+    pub fn release(&mut self, epoch: u64) -> Result<(), KernelError> {
+        match &self.held {
+            Some(held) if held.epoch == epoch => {}
+            other => {
+                let drained = other.as_ref().map(|held| held.epoch);
+                return Err(KernelError::NothingToRelease { asked: epoch, drained });
+            }
         }
-        for index in held.slots6 {
-            self.flows6.zero(index as usize);
+        self.identity.set_zeroing(epoch + 1);
+        if let Some(held) = &self.held {
+            for &index in &held.slots4 {
+                self.flows4.zero(index as usize);
+            }
+            for &index in &held.slots6 {
+                self.flows6.zero(index as usize);
+            }
         }
+        self.zero_counters(half(epoch));
+        let stacks = self.held.as_mut().map(|held| std::mem::take(&mut held.stacks)).unwrap_or_default();
+        self.forget(&stacks)?;
+        self.released(epoch);
+        Ok(())
+    }
+
+    /// Zeroes the half that is held, without a list of what is in use: a killed sensor took it along.
+    fn zero_all(&mut self) -> Result<(), KernelError> {
+        let Some(epoch) = self.held.as_ref().map(|held| held.epoch) else { return Ok(()) };
+        let half = half(epoch);
+        // A program that a killed sensor's flip did not wait for may still write.
+        self.grace.wait()?;
+        self.identity.set_zeroing(epoch + 1);
+        for cpu in 0..self.geometry.table_cpus {
+            self.flows4.zero_range(self.geometry.slots(self.geometry.slots4_bits, half, cpu));
+            self.flows6.zero_range(self.geometry.slots(self.geometry.slots6_bits, half, cpu));
+        }
+        self.zero_counters(half);
+        let stacks = Links::default().intern(&self.links, half)?;
+        self.forget(&stacks)?;
+        self.released(epoch);
+        Ok(())
+    }
+
+    fn zero_counters(&mut self, half: u32) {
         for cpu in 0..self.geometry.cpus {
             self.regions.zero(self.geometry.region(half, cpu));
             for point in 0..self.geometry.points {
                 self.counters.zero(self.geometry.counters(half, cpu, point));
             }
         }
-        for stack in held.stacks {
-            self.links.remove(&Element(stack)).map_err(KernelError::map("WEIR_LINKS"))?;
+    }
+
+    /// Takes the half's link stacks out of the map. One that is not there was taken out before an error.
+    fn forget(&mut self, stacks: &[layout::LinkStack]) -> Result<(), KernelError> {
+        for (index, stack) in stacks.iter().enumerate() {
+            match self.links.remove(&Element(*stack)) {
+                Err(error) if !is_missing(&error) => {
+                    if let Some(held) = &mut self.held {
+                        held.stacks = stacks[index..].to_vec();
+                    }
+                    return Err(KernelError::map("WEIR_LINKS")(error));
+                }
+                _ => {}
+            }
         }
         Ok(())
+    }
+
+    fn released(&mut self, epoch: u64) {
+        self.identity.set_released(epoch + 1);
+        self.held = None;
     }
 }
 
@@ -304,9 +431,12 @@ const fn half(epoch: u64) -> u32 {
     (epoch & 1) as u32
 }
 
-fn memory<T: Shared>(object: &mut Ebpf, name: &'static str, len: usize) -> Result<MapMemory<T>, KernelError> {
-    let map = object::array(object::take(object, name)?, name)?;
-    MapMemory::new(name, map, len)
+fn memory<T: Shared>(
+    maps: &mut Maps<'_>,
+    name: &'static str,
+    len: usize,
+) -> Result<MapMemory<T>, KernelError> {
+    MapMemory::new(name, maps.array(name)?, len)
 }
 
 /// Visits the slots of a region that are in use; it stops at the last one.
@@ -327,115 +457,5 @@ fn used<T: Shared>(
             left -= 1;
             visit((start + offset) as u32, slot);
         }
-    }
-}
-
-/// Link numbers of a half, resolved.
-#[derive(Default)]
-struct Links {
-    stacks: Vec<Vec<u32>>,
-    /// Link number to index into `stacks`.
-    known: std::collections::HashMap<u16, u32>,
-}
-
-impl Links {
-    /// Takes over what the kernel interned; returns the map's keys.
-    fn intern(
-        &mut self,
-        map: &HashMap<MapData, Element<layout::LinkStack>, u32>,
-        half: u32,
-    ) -> Result<Vec<layout::LinkStack>, KernelError> {
-        let mut keys = Vec::new();
-        for entry in map {
-            let (Element(stack), number) = entry.map_err(KernelError::map("WEIR_LINKS"))?;
-            if stack.half == half {
-                let depth = (stack.depth as usize).min(layout::link::MAX_DEPTH);
-                self.add(number as u16, stack.headers[..depth].to_vec());
-                keys.push(stack);
-            }
-        }
-        Ok(keys)
-    }
-
-    fn add(&mut self, number: u16, headers: Vec<u32>) -> u32 {
-        let index = self.stacks.len() as u32;
-        self.stacks.push(headers);
-        self.known.insert(number, index);
-        index
-    }
-
-    /// Index into `stacks` plus one; 0 is a bare frame.
-    fn resolve(&mut self, number: u16) -> u32 {
-        if number == layout::link::BARE {
-            return 0;
-        }
-        let index = self.known.get(&number).copied();
-        let index = index.unwrap_or_else(|| {
-            // A number below the interned ones is a VLAN identifier; one that the map does not know
-            // cannot be, because the programs insert before they use.
-            let id = u32::from(number - layout::link::SINGLE_VLAN) & 0xfff;
-            self.add(number, vec![layout::link::VLAN | id])
-        });
-        index + 1
-    }
-}
-
-fn observation4(slot: &Slot4, clock: WallClock, links: &mut Links) -> FlowObservation {
-    let address = |word: u64| Ipv4Addr::from((word as u32).to_ne_bytes()).into();
-    let times = (slot.first_ns, slot.last);
-    observation(
-        (address(slot.addresses), address(slot.addresses >> 32)),
-        slot.key,
-        (Count(slot.count), slot.octets),
-        times,
-        slot.flags,
-        clock,
-        links,
-    )
-}
-
-fn observation6(slot: &Slot6, clock: WallClock, links: &mut Links) -> FlowObservation {
-    let address = |words: [u64; 2]| {
-        let mut bytes = [0; 16];
-        bytes[..8].copy_from_slice(&words[0].to_ne_bytes());
-        bytes[8..].copy_from_slice(&words[1].to_ne_bytes());
-        Ipv6Addr::from(bytes).into()
-    };
-    let times = (slot.first_ns, slot.last);
-    observation(
-        (address(slot.src), address(slot.dst)),
-        slot.key,
-        (Count(slot.count), slot.octets),
-        times,
-        slot.flags,
-        clock,
-        links,
-    )
-}
-
-fn observation(
-    (src, dst): (std::net::IpAddr, std::net::IpAddr),
-    key: u64,
-    (count, octets): (Count, u64),
-    (first_ns, last): (u64, u64),
-    flags: u64,
-    clock: WallClock,
-    links: &mut Links,
-) -> FlowObservation {
-    let key = Key::unpack(key);
-    let flags = Flags::unpack(flags | count.flags());
-    FlowObservation {
-        key: FlowKey { src, dst, protocol: key.protocol, src_port: key.src_port, dst_port: key.dst_port },
-        point: key.point.into(),
-        link: links.resolve(key.link),
-        packets: count.packets(),
-        octets,
-        first_ns: clock.wall(first_ns),
-        last_ns: clock.wall(clock.kernel_ns(last).max(first_ns)),
-        tcp_flags: flags.tcp,
-        first_tcp_flags: flags.first_tcp,
-        fragments: flags.fragments,
-        icmp_type: flags.icmp_type,
-        icmp_code: flags.icmp_code,
     }
 }
