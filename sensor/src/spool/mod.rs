@@ -21,6 +21,7 @@ mod keeper;
 mod ledger;
 pub mod list;
 
+mod reader;
 mod record;
 mod salvage;
 mod seal;
@@ -41,6 +42,7 @@ pub use error::StoreError;
 pub use handle::{Intake, Spool};
 pub use ledger::{Gap, Ledger, Range};
 pub use list::{Listed, State};
+pub use reader::Reader;
 pub use standing::Standing;
 
 use crate::ship::Packed;
