@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::State;
@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use crate::metrics::Metrics;
 use crate::pipeline::Pulse;
 use crate::ship::Status;
+use crate::spool::Standing;
 
 /// A drain that is late by more than this beside its epoch has stopped.
 const LATE: Duration = Duration::from_secs(15);
@@ -32,6 +33,8 @@ pub struct Health {
     pub pulse: watch::Receiver<Pulse>,
     /// None where the sensor works alone.
     pub delivery: Option<watch::Receiver<Status>>,
+    /// None where there is no control plane.
+    pub spool: Option<watch::Receiver<Standing>>,
     /// When the sensor began: before that nothing is late.
     pub started: std::time::Instant,
 }
@@ -60,6 +63,7 @@ struct Readiness {
     ready: bool,
     capture: Part,
     control_plane: Part,
+    spool: Part,
 }
 
 #[derive(Serialize)]
@@ -76,19 +80,54 @@ async fn metrics(State(health): State<Health>) -> Response {
 }
 
 async fn healthz(State(health): State<Health>) -> Response {
-    let capture = health.capture();
+    let capture = health.alive();
     let status = if capture.ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, capture.detail).into_response()
 }
 
 async fn readyz(State(health): State<Health>) -> Response {
-    let (capture, control_plane) = (health.capture(), health.control_plane());
-    let ready = capture.ok && control_plane.ok;
+    let (capture, control_plane, spool) = (health.capture(), health.control_plane(), health.spool());
+    let ready = capture.ok && control_plane.ok && spool.ok;
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(Readiness { ready, capture, control_plane })).into_response()
+    (status, Json(Readiness { ready, capture, control_plane, spool })).into_response()
 }
 
 impl Health {
+    /// Epochs are drained, or must not be: a restart would not free a disk.
+    fn alive(&self) -> Part {
+        let mut capture = self.capture();
+        let held = self.spool.as_ref().is_some_and(|spool| spool.borrow().held_batches > 0);
+        if held && !capture.ok {
+            capture.ok = true;
+            capture.detail.push_str("; it is held back until the spool's disk or the control plane is back");
+        }
+        if let Some(delivery) = &self.delivery {
+            let breaker = delivery.borrow().breaker.label();
+            capture.detail.push_str(&format!("; the circuit breaker of delivery is {breaker}"));
+        }
+        capture
+    }
+
+    fn spool(&self) -> Part {
+        let Some(spool) = &self.spool else {
+            return Part { ok: true, detail: "none: no control plane is configured".to_owned() };
+        };
+        let standing = spool.borrow();
+        let Standing { batches, bytes, capacity_bytes, quarantined_batches, .. } = *standing;
+        let holds = format!(
+            "{batches} batches wait ({bytes} of {capacity_bytes} bytes), {quarantined_batches} are in quarantine"
+        );
+        match &standing.degraded {
+            None => Part { ok: true, detail: holds },
+            Some(reason) => Part {
+                ok: false,
+                detail: format!(
+                    "DEGRADED, it cannot be written ({reason}): free space or make spool.folder writable; {holds}"
+                ),
+            },
+        }
+    }
+
     fn capture(&self) -> Part {
         let Pulse { last_drain, epoch } = *self.pulse.borrow();
         let age = last_drain.unwrap_or(self.started).elapsed();
@@ -104,15 +143,18 @@ impl Health {
         let Some(delivery) = &self.delivery else {
             return Part { ok: true, detail: "none is configured; the sensor works alone".to_owned() };
         };
-        let Status { last_success, failing_since, last_failure } = delivery.borrow().clone();
-        let ago = |time: SystemTime| time.elapsed().unwrap_or_default();
+        let Status { last_success, failing_since, last_failure, breaker, remedy } = delivery.borrow().clone();
+        let ago = |time: Instant| time.elapsed();
         match (last_success, failing_since) {
             (_, Some(since)) => Part {
-                ok: ago(since) < AWAY && last_success.is_some(),
+                // A trouble that only a person can end is none that passes.
+                ok: ago(since) < AWAY && last_success.is_some() && remedy.is_none(),
                 detail: format!(
-                    "failing for {} s: {}",
+                    "failing for {} s: {}; the circuit breaker is {}{}",
                     ago(since).as_secs(),
-                    last_failure.unwrap_or_else(|| "unknown".to_owned())
+                    last_failure.unwrap_or_else(|| "unknown".to_owned()),
+                    breaker.label(),
+                    remedy.map(|remedy| format!("; {remedy}")).unwrap_or_default()
                 ),
             },
             (Some(success), None) => Part {
@@ -136,6 +178,7 @@ mod tests {
             metrics: Arc::new(Metrics::new().expect("metrics")),
             pulse: watch::channel(pulse).1,
             delivery: delivery.map(|status| watch::channel(status).1),
+            spool: None,
             started: now,
         }
     }
@@ -152,9 +195,9 @@ mod tests {
     #[tokio::test]
     async fn readiness_is_that_epochs_are_drained_and_batches_arrive() {
         let (young, old) = (Duration::from_secs(1), Duration::from_secs(40));
-        let success = Status { last_success: Some(SystemTime::now()), ..Status::default() };
+        let success = Status { last_success: Some(Instant::now()), ..Status::default() };
         let failing = |since: Duration| Status {
-            failing_since: SystemTime::now().checked_sub(since),
+            failing_since: Instant::now().checked_sub(since),
             last_failure: Some("server: out of cheese".to_owned()),
             ..success.clone()
         };

@@ -1,7 +1,8 @@
 //! The Weir sensor: counts every packet of a host in the kernel, joins the counts to connections, and ships
 //! them.
 //!
-//! Data goes one way: `kernel` (tables, epochs) -> `flow` (connections) -> `ship` (batches, delivery). The
+//! Data goes one way: `kernel` (tables, epochs) -> `flow` (connections) -> `spool` (what
+//! waits, on disk) -> `ship` (delivery). The
 //! `pipeline` drives it; `replay` drives the same stages from a capture file.
 #![deny(unsafe_code)]
 
@@ -16,3 +17,4 @@ pub mod pipeline;
 pub mod replay;
 pub mod run;
 pub mod ship;
+pub mod spool;

@@ -10,6 +10,7 @@ use prometheus::{
 use weir_wire::Direction;
 
 use crate::kernel::{Drained, PointTotals};
+use crate::spool::Standing;
 
 /// Declares the struct and its constructor: one line a metric, its doc comment is its help text.
 macro_rules! metrics {
@@ -89,7 +90,7 @@ metrics! {
     read_seconds: seconds = "drain_read_seconds";
     /// Merging observations into connections and packing them
     merge_seconds: seconds = "merge_seconds";
-    /// Waiting for room in the queue, while the kernel tables absorb
+    /// Waiting until an epoch is safe in the spool, while the kernel tables absorb
     outbox_wait_seconds: seconds = "outbox_wait_seconds";
     /// Slots in use in the drained half, over all CPUs
     slots_used: gauge = "table_slots_used";
@@ -113,12 +114,40 @@ metrics! {
     /// Records whose packets no record or crossing counter holds; anything but 0 is a defect of the sensor
     unmerged_packets: counter = "unmerged_packets_total";
 
-    /// Bytes of compressed batches that wait for delivery
-    queue_bytes: gauge = "queue_bytes";
-    /// Batches that wait for delivery
-    queue_batches: gauge = "queue_batches";
-    /// Bytes that the queue holds when full
-    queue_capacity: gauge = "queue_capacity_bytes";
+    /// Batches that wait for delivery, tombstones among them
+    spool_batches: gauge = "spool_batches";
+    /// Bytes of what waits for delivery
+    spool_bytes: gauge = "spool_bytes";
+    /// Bytes that the spool holds before the oldest batches are given up
+    spool_capacity: gauge = "spool_capacity_bytes";
+    /// Age of the oldest batch that waits
+    spool_oldest_age: float = "spool_oldest_age_seconds";
+    /// Tombstones that wait for delivery
+    spool_tombstones: gauge = "spool_tombstones";
+    /// 1 while the spool cannot be written: an epoch is held in memory and the kernel tables absorb
+    spool_degraded: gauge = "spool_degraded";
+    /// Failures to open, read or write the spool's file
+    spool_failures: counter = "spool_failures_total";
+    /// Damaged spool files that were put aside
+    spool_damaged: counter = "spool_damaged_files_total";
+    /// Writing an epoch to the spool
+    spool_write_seconds: seconds = "spool_write_seconds";
+    /// Batches whose flows were given up, by reason: `spool_bytes`, `spool_age`, quarantine, corrupt
+    spool_dropped_batches: counters["reason"] = "spool_dropped_batches_total";
+    /// Records in batches whose flows were given up, by reason
+    spool_dropped_records: counters["reason"] = "spool_dropped_records_total";
+    /// Packets in batches whose flows were given up, by reason
+    spool_dropped_packets: counters["reason"] = "spool_dropped_packets_total";
+    /// Batches that were given up without a tombstone: gaps
+    spool_lost_batches: counter = "spool_lost_batches_total";
+    /// Batches in the quarantine
+    quarantine_batches: gauge = "quarantine_batches";
+    /// Bytes in the quarantine
+    quarantine_bytes: gauge = "quarantine_bytes";
+    /// Packets in the quarantine
+    quarantine_packets: gauge = "quarantine_packets";
+    /// Epochs in the sensor's own ledger
+    ledger_epochs: gauge = "ledger_epochs";
     /// Batches acknowledged by the control plane, or locally where there is none
     shipped_batches: counter = "shipped_batches_total";
     /// Records in acknowledged batches
@@ -127,18 +156,25 @@ metrics! {
     shipped_bytes: counter = "shipped_bytes_total";
     /// Packets in acknowledged batches
     shipped_packets: counter = "shipped_packets_total";
-    /// Batches that the control plane refused for good, or that could not be packed; they are lost to it
+    /// Batches answered as stored by an earlier delivery
+    duplicate_batches: counter = "duplicate_batches_total";
+    /// Batches that the control plane refused for good, or that could not be packed
     refused_batches: counter = "refused_batches_total";
     /// Records in refused batches
     refused_records: counter = "refused_records_total";
     /// Packets in refused batches
     refused_packets: counter = "refused_packets_total";
-    /// Batches that were not delivered when the sensor stopped
-    abandoned_batches: counter = "abandoned_batches_total";
-    /// Attempts that will be repeated, by reason: connection, timeout, server, throttled, credential, address
+    /// Attempts that will be repeated, by reason: connection, timeout, server, throttled, credential, address,
+    /// revoked
     retries: counters["reason"] = "ship_retries_total";
     /// 1 while the control plane refuses the credential or the address is wrong: nothing is delivered
     misconfigured: gauge = "ship_misconfigured";
+    /// 1 while the control plane says that this sensor is revoked or deleted
+    revoked: gauge = "ship_revoked";
+    /// Circuit breaker of delivery: 0 closed, 1 open, 2 half-open
+    breaker_state: gauge = "ship_breaker_state";
+    /// Times that the circuit breaker has opened
+    breaker_openings: counter = "ship_breaker_openings_total";
     /// One attempt to deliver a batch
     ship_seconds: seconds = "ship_seconds";
     /// When the last batch was acknowledged, seconds since the Unix epoch
@@ -172,6 +208,19 @@ impl Metrics {
         for point in &drained.points {
             self.point(point);
         }
+    }
+
+    /// Takes in how the spool stands.
+    pub fn spooled(&self, standing: &Standing) {
+        self.spool_batches.set(standing.batches as i64);
+        self.spool_bytes.set(standing.bytes as i64);
+        self.spool_oldest_age.set(standing.oldest_age.as_secs_f64());
+        self.spool_tombstones.set(standing.tombstones as i64);
+        self.spool_degraded.set(i64::from(standing.degraded.is_some()));
+        self.quarantine_batches.set(standing.quarantined_batches as i64);
+        self.quarantine_bytes.set(standing.quarantined_bytes as i64);
+        self.quarantine_packets.set(standing.quarantined_packets as i64);
+        self.ledger_epochs.set(standing.epochs as i64);
     }
 
     fn point(&self, point: &PointTotals) {

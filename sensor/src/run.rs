@@ -1,9 +1,10 @@
 //! The daemon: builds the stages from the configuration, supervises them, and ends them in order.
 //!
 //! Called by the command line. The order of the end: the drain task ends the last epoch, the merge task
-//! puts it into the outbox, the courier delivers what it can within the deadline.
+//! puts it into the spool, the courier delivers what it can within the deadline; the rest waits on disk for
+//! the next start.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,8 +20,12 @@ use crate::flow::{Limits, Merger};
 use crate::health::{self, Health};
 use crate::kernel::{Attachment, Datapath};
 use crate::metrics::Metrics;
-use crate::pipeline::{self, Drain, DrainError, Merge, MergeError, Pace, Proof, Pulse, Steer};
-use crate::ship::{self, Acknowledged, Backoff, Client, Courier, MemoryDeliveries, Outbox, Status};
+use crate::pipeline::{self, Drain, DrainError, Merge, MergeError, Pace, Proof, Pulse, Steer, Stop};
+use crate::ship::{Acknowledged, Client, Courier, Outbox, OutboxClosed, Pacing, Status};
+use crate::spool::{Spool, socket};
+
+/// How long the spool's file may take to be closed; what was put into it is safe before that.
+const CLOSING: Duration = Duration::from_secs(2);
 
 /// Reads the configuration again.
 pub type Reload = Box<dyn Fn() -> Result<Config, ConfigError> + Send>;
@@ -35,6 +40,11 @@ pub async fn run(config: Config, reload: Reload) -> anyhow::Result<()> {
         .await
         .with_context(|| format!("listen on metrics.listen = {}", config.metrics.listen))?;
     let client = config.control_plane.as_ref().map(Client::new).transpose()?;
+    // Before the kernel's tables: what they hold of earlier sensors is compared with what is safe already.
+    let (spool, spooled) = match &client {
+        Some(_) => open_spool(&config, &metrics)?,
+        None => (None, HashMap::new()),
+    };
 
     let mut datapath = Datapath::load(&config.kernel_settings())?;
     let attached = attach(&mut datapath, &config)?;
@@ -53,26 +63,32 @@ pub async fn run(config: Config, reload: Reload) -> anyhow::Result<()> {
     if wakes.is_none() {
         tracing::warn!("the kernel side offers no wake-ups: a full table is noticed when its epoch ends");
     }
-    let pace = Pace { epoch: config.epoch.0, steer: steering, stopping: stopping.clone() };
+    let (going, how) = watch::channel(Stop::Stay);
+    let pace =
+        Pace { epoch: config.epoch.0, steer: steering, stopping: stopping.clone(), stop: how, spooled };
     let proof = Proof::new(PathBuf::from("/sys/class/net"), attached);
     let drain = Drain::new(datapath, wakes, pace, epochs, proof, Arc::clone(&metrics), pulse);
     let drain = tokio::spawn(drain.run());
 
     let merger = Merger::new(limits(&config.connections));
-    let (courier, delivery, merge) = if let Some(client) = client {
-        let capacity = usize::try_from(config.shipping.queue_bytes.0).unwrap_or(usize::MAX);
-        let (outbox, deliveries) = ship::memory(capacity, Arc::clone(&metrics));
+    let (courier, delivery, merge) = if let (Some(client), Some(spool)) = (client, &spool) {
         let (status, delivery) = watch::channel(Status::default());
-        let backoff = Backoff::new(config.shipping.backoff.0, config.shipping.backoff_max.0);
-        let courier = Courier::new(deliveries, client, backoff, Arc::clone(&metrics), status, stopping);
-        let merge = spawn_merge(merger, generation, handovers, outbox, &metrics);
+        let pacing = Pacing::from(&config.shipping);
+        let courier = Courier::new(spool.clone(), client, pacing, Arc::clone(&metrics), status, stopping);
+        let merge = spawn_merge(merger, handovers, spool.intake(), &metrics);
         (Some(tokio::spawn(carry(courier))), Some(delivery), merge)
     } else {
         tracing::info!("no control_plane is configured: counts go to the metrics alone");
         let outbox = Acknowledged(Arc::clone(&metrics));
-        (None, None, spawn_merge(merger, generation, handovers, outbox, &metrics))
+        (None, None, spawn_merge(merger, handovers, outbox, &metrics))
     };
-    let health = Health { metrics: Arc::clone(&metrics), pulse: pulses, delivery, started: Instant::now() };
+    let health = Health {
+        metrics: Arc::clone(&metrics),
+        pulse: pulses,
+        delivery,
+        spool: spool.as_ref().map(Spool::watch),
+        started: Instant::now(),
+    };
     let mut server = tokio::spawn(health::serve(listener, health));
 
     let mut stages = Stages { drain, merge, courier };
@@ -80,8 +96,9 @@ pub async fn run(config: Config, reload: Reload) -> anyhow::Result<()> {
     let outcome = loop {
         tokio::select! {
             event = signals.next() => match event {
-                Event::Stop(name) => {
+                Event::Stop(name, how) => {
                     tracing::info!(signal = name, "stopping: one last drain");
+                    going.send_replace(how);
                     break Ok(());
                 }
                 Event::Reload => current = reconfigure(current, &reload, &steer, &metrics).await,
@@ -95,9 +112,31 @@ pub async fn run(config: Config, reload: Reload) -> anyhow::Result<()> {
         }
     };
     stop.send_replace(true);
-    let ended = stages.end(current.shipping.shutdown_deadline.0, &metrics).await;
+    let ended = stages.end(current.shipping.shutdown_deadline.0, spool.as_ref()).await;
     server.abort();
+    if let Some(spool) = spool {
+        // A disk that hangs must not keep a stopped sensor alive.
+        let _ = tokio::time::timeout(CLOSING, spool.close()).await;
+    }
     outcome.and(ended)
+}
+
+/// The spool, and the last epoch of every generation that it knows. Its socket is a convenience: without it
+/// the sensor runs on.
+fn open_spool(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+) -> anyhow::Result<(Option<Spool>, HashMap<uuid::Uuid, u64>)> {
+    let settings = config.spool.settings();
+    let path = settings.socket();
+    let (spool, spooled) = Spool::open(settings, Arc::clone(metrics))
+        .with_context(|| format!("open the spool in spool.folder = {}", config.spool.folder.display()))?;
+    match socket::bind(&path) {
+        Ok(listener) => drop(tokio::spawn(socket::serve(listener, spool.clone()))),
+        Err(error) => tracing::warn!(%error, path = %path.display(),
+            "`weir-sensor spool` and `ledger` cannot ask this sensor"),
+    }
+    Ok((Some(spool), spooled))
 }
 
 /// Attaches every interface; what the kernel side has to say of each goes to the log. The directions in
@@ -136,25 +175,22 @@ fn limits(connections: &Connections) -> Limits {
 
 fn spawn_merge<O: Outbox>(
     merger: Merger,
-    generation: uuid::Uuid,
     handovers: mpsc::Receiver<pipeline::Handover>,
     outbox: O,
     metrics: &Arc<Metrics>,
 ) -> JoinHandle<Result<(), MergeError>> {
-    tokio::spawn(Merge::new(merger, generation, handovers, outbox, Arc::clone(metrics)).run())
+    tokio::spawn(Merge::new(merger, handovers, outbox, Arc::clone(metrics)).run())
 }
 
-type Carrier = Courier<MemoryDeliveries>;
-
-async fn carry(mut courier: Carrier) {
-    courier.run().await;
+async fn carry(mut courier: Courier) -> Result<(), OutboxClosed> {
+    courier.run().await
 }
 
 /// The running tasks.
 struct Stages {
     drain: JoinHandle<Result<(), DrainError>>,
     merge: JoinHandle<Result<(), MergeError>>,
-    courier: Option<JoinHandle<()>>,
+    courier: Option<JoinHandle<Result<(), OutboxClosed>>>,
 }
 
 impl Stages {
@@ -162,9 +198,7 @@ impl Stages {
     async fn failed(&mut self) -> anyhow::Error {
         let courier = async {
             match &mut self.courier {
-                Some(courier) => {
-                    courier.await.map_or_else(anyhow::Error::new, |()| anyhow::anyhow!("it returned"))
-                }
+                Some(courier) => told(courier.await),
                 None => std::future::pending().await,
             }
         };
@@ -176,7 +210,7 @@ impl Stages {
     }
 
     /// Waits for the last epoch and its delivery, up to the deadline. What is not delivered is told.
-    async fn end(self, deadline: Duration, metrics: &Metrics) -> anyhow::Result<()> {
+    async fn end(self, deadline: Duration, spool: Option<&Spool>) -> anyhow::Result<()> {
         let Self { drain, merge, courier } = self;
         let began = Instant::now();
         let left = || deadline.saturating_sub(began.elapsed());
@@ -191,22 +225,25 @@ impl Stages {
         };
         // A final drain that hangs in a full queue must not outlive the deadline either.
         let drained = tokio::time::timeout(left(), drained).await.unwrap_or_else(|_| {
-            tracing::error!(?deadline, "the last epoch found no room in the queue before the deadline");
+            tracing::error!(
+                ?deadline,
+                "the last epoch could not be made safe before shipping.shutdown_deadline; it stays in the \
+                 kernel's tables for the next start, where these are pinned"
+            );
             Ok(())
         });
         if let Some(courier) = courier {
             let abort = courier.abort_handle();
             if tokio::time::timeout(left(), courier).await.is_err() {
                 abort.abort();
-                let batches = metrics.queue_batches.get();
-                metrics.abandoned_batches.inc_by(batches.unsigned_abs());
-                tracing::error!(
-                    batches,
-                    bytes = metrics.queue_bytes.get(),
-                    ?deadline,
-                    "batches were not delivered before shipping.shutdown_deadline; their counts are lost"
-                );
             }
+        }
+        if let Some(standing) = spool.map(Spool::standing).filter(|standing| standing.batches > 0) {
+            tracing::warn!(
+                batches = standing.batches,
+                bytes = standing.bytes,
+                "batches were not delivered; they are in the spool and will be at the next start"
+            );
         }
         tracing::info!(seconds = began.elapsed().as_secs_f64(), "stopped");
         drained
@@ -263,6 +300,7 @@ fn changed(old: &Config, new: &Config) -> String {
         ("tables", old.tables != new.tables),
         ("connections", old.connections != new.connections),
         ("control_plane", old.control_plane != new.control_plane),
+        ("spool", old.spool != new.spool),
         ("shipping", old.shipping != new.shipping),
         ("metrics", old.metrics != new.metrics),
         ("log", old.log != new.log),
@@ -278,7 +316,7 @@ struct Signals {
 }
 
 enum Event {
-    Stop(&'static str),
+    Stop(&'static str, Stop),
     Reload,
 }
 
@@ -294,8 +332,9 @@ impl Signals {
 
     async fn next(&mut self) -> Event {
         tokio::select! {
-            _ = self.terminate.recv() => Event::Stop("SIGTERM"),
-            _ = self.interrupt.recv() => Event::Stop("SIGINT"),
+            _ = self.terminate.recv() => Event::Stop("SIGTERM", Stop::Stay),
+            // A person at a terminal: nothing is to go on behind their back.
+            _ = self.interrupt.recv() => Event::Stop("SIGINT", Stop::Leave),
             _ = self.hangup.recv() => Event::Reload,
         }
     }

@@ -3,10 +3,15 @@
 //! Called by `main`. Subcommands hold no logic of their own: they turn arguments into the settings of a
 //! module and call it.
 
+mod access;
 mod check;
 mod detach;
+mod export;
+mod ledger;
 mod pcap;
+mod render;
 mod run;
+mod spool;
 
 use std::process::ExitCode;
 
@@ -19,7 +24,7 @@ pub(crate) const EXIT_FAILED: u8 = 1;
 
 const EXIT_CODES: &str = "Exit codes:
   0  done; for `run`, stopped by a signal after a final drain
-  1  failed: the kernel refused, or `check` found something missing
+  1  failed: the kernel refused, `check` found something missing, or `ledger` does not add up
   2  wrong arguments, wrong configuration, or a capture that could not be read to its end";
 
 /// Counts every packet of this host in the kernel, joins the counts to connections, and ships them.
@@ -40,6 +45,10 @@ enum Command {
     Detach(detach::Arguments),
     /// Run captures through the real kernel program and print what it counts
     Pcap(pcap::Arguments),
+    /// Look into what waits for delivery: ls, stat, export, quarantine
+    Spool(spool::Arguments),
+    /// What was seen, what became of it, and whether it adds up
+    Ledger(ledger::Arguments),
 }
 
 impl Cli {
@@ -51,6 +60,8 @@ impl Cli {
             Command::Check(arguments) => check::run(&arguments),
             Command::Detach(arguments) => detach::run(&arguments),
             Command::Pcap(arguments) => pcap::run(&arguments),
+            Command::Spool(arguments) => spool::run(&arguments),
+            Command::Ledger(arguments) => ledger::run(&arguments),
         };
         result.unwrap_or_else(|error| {
             // Whoever reads the output has gone (`| head`): nothing is wrong, and nobody to tell.

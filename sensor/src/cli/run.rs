@@ -20,7 +20,7 @@ const EXAMPLES: &str = "Examples:
   WEIR_SENSOR__CONTROL_PLANE__TOKEN=… weir-sensor run --config sensor.toml
       any key from the environment: sections and keys in capitals, joined by two underscores
 
-SIGTERM and SIGINT: one last drain, what can be delivered is, exit code 0.
+SIGTERM and SIGINT: one last drain, what can be delivered is, the rest waits on disk, exit code 0.
 SIGHUP: epoch, sampling and filter are read again, without detaching.
 
 Needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (or root).";

@@ -18,7 +18,7 @@ pub use error::{ConfigError, Problem};
 pub use layers::{Overrides, environment};
 pub use sections::{
     Config, Connections, ControlPlane, Egress, Filter, FilterAction, Ingress, Interface, KernelLog, Log,
-    LogFormat, LogLevel, Metrics, Pins, Rule, Sampling, Shipping, Tables,
+    LogFormat, LogLevel, Metrics, Pins, Rule, Sampling, Shipping, Spool, Tables,
 };
 pub use units::{Bytes, Cidr, Period, Ports, Protocol, Secret};
 

@@ -24,6 +24,7 @@ pub struct Config {
     /// Without it the sensor works alone: metrics only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub control_plane: Option<ControlPlane>,
+    pub spool: Spool,
     pub shipping: Shipping,
     pub metrics: Metrics,
     pub log: Log,
@@ -152,15 +153,32 @@ pub struct ControlPlane {
     pub ca_file: Option<PathBuf>,
 }
 
-/// The queue between the kernel and the control plane.
+/// Where batches wait until they are acknowledged. Without a control plane there is none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Spool {
+    /// Holds the spool's file and the socket of `weir-sensor spool` and `ledger`.
+    pub folder: PathBuf,
+    /// Batches that wait; over it the oldest are given up, and tombstones stand for them.
+    pub max_bytes: Bytes,
+    pub max_age: Period,
+    /// Batches that the control plane refused for good, kept aside.
+    pub quarantine_bytes: Bytes,
+    /// Epochs that the sensor's own ledger remembers.
+    pub ledger_epochs: u64,
+}
+
+/// How batches are delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Shipping {
-    /// Compressed batches that wait. When it is full, draining waits, and the kernel tables absorb.
-    pub queue_bytes: Bytes,
     /// Longest wait after the first failure; doubled with each further one up to `backoff_max`.
     pub backoff: Period,
     pub backoff_max: Period,
+    /// Failures in a row after which only a probe now and then is sent.
+    pub breaker_failures: u32,
+    /// What has piled up is sent at this rate, and only while nothing newer waits.
+    pub catch_up_batches_per_second: u32,
     /// On SIGTERM: how long the last batches may take to be delivered.
     pub shutdown_deadline: Period,
 }
@@ -221,6 +239,7 @@ impl Default for Config {
             connections: Connections::default(),
             pins: Pins::default(),
             control_plane: None,
+            spool: Spool::default(),
             shipping: Shipping::default(),
             metrics: Metrics::default(),
             log: Log::default(),
@@ -271,12 +290,43 @@ impl ControlPlane {
     }
 }
 
+impl Default for Spool {
+    fn default() -> Self {
+        Self {
+            folder: PathBuf::from("/var/lib/weir-sensor"),
+            max_bytes: Bytes(1 << 30),
+            max_age: Period(Duration::from_hours(7 * 24)),
+            quarantine_bytes: Bytes(64 << 20),
+            ledger_epochs: 100_000,
+        }
+    }
+}
+
+impl Spool {
+    /// As the spool takes them.
+    #[must_use]
+    pub fn settings(&self) -> crate::spool::Settings {
+        crate::spool::Settings {
+            folder: self.folder.clone(),
+            bounds: crate::spool::Bounds {
+                bytes: self.max_bytes.0,
+                age: self.max_age.0,
+                quarantine_bytes: self.quarantine_bytes.0,
+                quarantine_batches: crate::spool::MAX_QUARANTINE_BATCHES,
+                epochs: self.ledger_epochs,
+                tombstones: crate::spool::MAX_TOMBSTONES,
+            },
+        }
+    }
+}
+
 impl Default for Shipping {
     fn default() -> Self {
         Self {
-            queue_bytes: Bytes(64 << 20),
             backoff: Period(Duration::from_millis(500)),
             backoff_max: Period(Duration::from_mins(1)),
+            breaker_failures: 5,
+            catch_up_batches_per_second: 20,
             shutdown_deadline: Period(Duration::from_secs(10)),
         }
     }

@@ -72,7 +72,7 @@ url = "https://weir.example.org/base"
 token = "a-secret-token"
 timeout = "3s"
 [shipping]
-queue_bytes = "8MiB"
+catch_up_batches_per_second = 7
 backoff = "100ms"
 backoff_max = "30s"
 shutdown_deadline = "1s"
@@ -88,7 +88,7 @@ kernel = "off"
 fn a_full_file_is_read_and_printed_without_its_secret() {
     let config = load(FULL, &Overrides::default()).expect("the file is valid");
     assert_eq!(config.interfaces[0].ingress, Ingress::Generic);
-    assert_eq!(config.shipping.queue_bytes, Bytes(8 << 20));
+    assert_eq!(config.shipping.catch_up_batches_per_second, 7);
     assert_eq!(config.control_plane.as_ref().map(|plane| plane.timeout.0), Some(Duration::from_secs(3)));
     assert_eq!(config.pins.pinning(), Some(crate::kernel::Pinning::new("/run/weir/bpf", "edge-1")));
     let rules = config.filter.kernel_rules();
@@ -159,8 +159,11 @@ fn an_error_says_what_is_allowed() {
         ("[[filter.rules]]\naction = \"deny\"\nports = 65536", "filter.rules[0].ports", "8000-8999"),
         ("[[filter.rules]]\naction = \"deny\"\nprotocol = \"tpc\"", "filter.rules[0].protocol", "tcp, udp"),
         ("[connections]\nmax = 1", "connections.max", "1024"),
-        ("[shipping]\nqueue_bytes = \"1KiB\"", "shipping.queue_bytes", "1MiB"),
-        ("[shipping]\nqueue_bytes = \"lots\"", "shipping.queue_bytes", "64MiB"),
+        ("[spool]\nmax_bytes = \"1KiB\"", "spool.max_bytes", "1MiB"),
+        ("[spool]\nmax_bytes = \"lots\"", "spool.max_bytes", "64MiB"),
+        ("[spool]\nfolder = \"here\"", "spool.folder", "absolute"),
+        ("[spool]\nledger_epochs = 0", "spool.ledger_epochs", "1000"),
+        ("[shipping]\nbreaker_failures = 0", "shipping.breaker_failures", "1 to 1000"),
         ("[shipping]\nbackoff = \"2s\"\nbackoff_max = \"1s\"", "shipping.backoff_max", "2s to 1h"),
         ("[metrics]\nlisten = \"9465\"", "metrics.listen", "socket address"),
         ("[control_plane]\ntoken = \"t\"", "control_plane.url", "missing"),

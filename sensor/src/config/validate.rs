@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::error::Problem;
-use super::sections::{Config, ControlPlane, Egress, Ingress, Pins};
+use super::sections::{Config, ControlPlane, Egress, Ingress, Pins, Spool};
 use super::units::Period;
 use crate::kernel;
 
@@ -49,12 +49,33 @@ pub(super) fn problems(config: &Config, problems: &mut Vec<Problem>) {
         destination(control_plane, &mut check);
     }
     let shipping = &config.shipping;
-    check.that((1 << 20..=1 << 40).contains(&shipping.queue_bytes.0), "shipping.queue_bytes", || {
-        format!("is {} bytes; 1MiB to 1024GiB are allowed", shipping.queue_bytes.0)
-    });
     check.period("shipping.backoff", shipping.backoff, ms(10), secs(60));
     check.period("shipping.backoff_max", shipping.backoff_max, shipping.backoff.0.max(ms(10)), secs(3_600));
+    check.that((1..=1_000).contains(&shipping.breaker_failures), "shipping.breaker_failures", || {
+        format!("is {}; 1 to 1000 are allowed", shipping.breaker_failures)
+    });
+    let rate = shipping.catch_up_batches_per_second;
+    check.that((1..=10_000).contains(&rate), "shipping.catch_up_batches_per_second", || {
+        format!("is {rate}; 1 to 10000 are allowed")
+    });
+    spool(&config.spool, &mut check);
     check.period("shipping.shutdown_deadline", shipping.shutdown_deadline, ms(100), secs(300));
+}
+
+fn spool(spool: &Spool, check: &mut Check<'_>) {
+    check.that(spool.folder.is_absolute(), "spool.folder", || {
+        format!("is {:?}; an absolute path is expected", spool.folder)
+    });
+    check.that((1 << 20..=1 << 40).contains(&spool.max_bytes.0), "spool.max_bytes", || {
+        format!("is {} bytes; 1MiB to 1024GiB are allowed", spool.max_bytes.0)
+    });
+    check.period("spool.max_age", spool.max_age, Duration::from_secs(1), Duration::from_hours(365 * 24));
+    check.that(spool.quarantine_bytes.0 <= 1 << 40, "spool.quarantine_bytes", || {
+        format!("is {} bytes; up to 1024GiB are allowed", spool.quarantine_bytes.0)
+    });
+    check.that((1_000..=10_000_000).contains(&spool.ledger_epochs), "spool.ledger_epochs", || {
+        format!("is {}; 1000 to 10000000 are allowed", spool.ledger_epochs)
+    });
 }
 
 fn interfaces(config: &Config, check: &mut Check<'_>) {

@@ -8,11 +8,17 @@ use smallvec::SmallVec;
 use weir_wire::{Direction, EndReason, TcpState};
 
 use super::counted::Sight;
-use super::record::{Merged, Record, Stack};
+use super::record::{Merged, Part, Record, Stack};
 use super::state::{Conversation, First, Side};
 use super::tcp;
 use super::tuple::{Tuple, Way};
 use crate::kernel::{Drained, FlowObservation, PointTotals, fragment};
+
+/// Observations in one part, more only where one five-tuple has more. Each makes one record at most, so that
+/// a part has at most half of the records that the wire allows: a part being packed is the largest thing that
+/// a busy sensor holds. A single five-tuple's records are bounded by the link stacks that the kernel
+/// programs tell apart, 8,192, and the two ways.
+pub const PART_OBSERVATIONS: usize = weir_wire::limits::MAX_RECORDS / 2;
 
 /// How much is remembered between epochs, and how long.
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +36,8 @@ pub struct Merger {
     limits: Limits,
     conversations: HashMap<Tuple, Conversation>,
     connections: usize,
+    /// [`PART_OBSERVATIONS`], but in tests.
+    part_observations: usize,
 }
 
 /// Memory of one conversation with one connection.
@@ -65,7 +73,14 @@ struct Scratch {
 impl Merger {
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        Self { limits, conversations: HashMap::new(), connections: 0 }
+        let part_observations = PART_OBSERVATIONS;
+        Self { limits, conversations: HashMap::new(), connections: 0, part_observations }
+    }
+
+    /// With parts small enough for a test to have several.
+    #[cfg(test)]
+    pub(super) fn cut_at(self, part_observations: usize) -> Self {
+        Self { part_observations, ..self }
     }
 
     /// Connections remembered now.
@@ -105,15 +120,28 @@ impl Merger {
             points: Vec::new(),
             // More than enough: what is not written to is not resident.
             records: Vec::with_capacity(places.len()),
+            parts: Vec::new(),
             crossing_packets: 0,
             crossing_octets: 0,
             figures,
             evicted: 0,
         };
         let mut scratch = Scratch::default();
+        let (mut observations, mut part) = (0, Part::default());
         for places in places.chunk_by(|a, b| a.tuple == b.tuple) {
+            if observations > 0 && observations + places.len() > self.part_observations {
+                merged.parts.push(std::mem::take(&mut part));
+                observations = 0;
+            }
+            observations += places.len();
+            let (records, packets, octets) =
+                (merged.records.len(), merged.crossing_packets, merged.crossing_octets);
             self.converse(places, &flows, &points, &stacks, &mut scratch, &mut merged);
+            part.records += merged.records.len() - records;
+            part.crossing_packets += merged.crossing_packets - packets;
+            part.crossing_octets += merged.crossing_octets - octets;
         }
+        merged.parts.push(part);
         merged.points = points;
         merged.evicted += self.forget(window_end_ns);
         merged

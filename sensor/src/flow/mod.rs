@@ -16,5 +16,5 @@ mod tcp;
 mod tests;
 mod tuple;
 
-pub use merge::{Limits, Merger};
-pub use record::{Merged, Record, Stack};
+pub use merge::{Limits, Merger, PART_OBSERVATIONS};
+pub use record::{Merged, Part, Record, Stack};

@@ -19,7 +19,10 @@ pub struct Merged {
     pub window_end_ns: i64,
     pub sampling_interval: u32,
     pub points: Vec<PointTotals>,
+    /// In the order of their five-tuples.
     pub records: Vec<Record>,
+    /// Where `records` is cut; at least one.
+    pub parts: Vec<Part>,
     /// Packets seen again at a further observation point, and therefore in no record.
     pub crossing_packets: u64,
     /// Their layer-3 octets.
@@ -27,6 +30,19 @@ pub struct Merged {
     pub figures: DrainFigures,
     /// Connections whose state was given up for want of room. Their counts are in `records`.
     pub evicted: u64,
+}
+
+/// A run of records that travels together.
+///
+/// Cut between five-tuples by the number of their *observations*, which are the kernel's, and never by
+/// records, which depend on what the merger remembers: an epoch that is read and merged again, after a
+/// crash that took that memory, has the same parts with the same sums of packets, whatever crossed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Part {
+    /// How many of the records.
+    pub records: usize,
+    pub crossing_packets: u64,
+    pub crossing_octets: u64,
 }
 
 /// One connection's traffic in one epoch, the initiator's side first.

@@ -381,6 +381,20 @@ fn counted(merged: &Merged) -> (u64, u64) {
     )
 }
 
+/// Packets and octets of each part: in records and crossing.
+fn part_sums(merged: &Merged) -> Vec<(u64, u64)> {
+    let mut records = merged.records.iter();
+    let sum = |part: &Part| {
+        let mut sum = (part.crossing_packets, part.crossing_octets);
+        for record in records.by_ref().take(part.records) {
+            sum.0 += record.packets + record.reverse_packets;
+            sum.1 += record.octets + record.reverse_octets;
+        }
+        sum
+    };
+    merged.parts.iter().map(sum).collect()
+}
+
 proptest! {
     /// K7: nothing is lost and nothing is counted twice, over any epochs, with a table that is too small.
     #[test]
@@ -413,6 +427,28 @@ proptest! {
             prop_assert_eq!(merged.records, shuffled.records);
             prop_assert_eq!(merged.crossing_packets, shuffled.crossing_packets);
         }
+    }
+
+    /// S8: a crash takes the merger's memory. The epoch that is read and merged again has the same parts:
+    /// whichever of two versions of each part arrives, every packet arrives once.
+    #[test]
+    fn parts_do_not_depend_on_what_is_remembered(
+        before in prop::collection::vec(prop::collection::vec(observation(), 0..60), 0..3),
+        flows in prop::collection::vec(observation(), 0..60),
+        part_observations in 1..20_usize,
+    ) {
+        let mut remembering = Merger::new(limits()).cut_at(part_observations);
+        for (number, flows) in (0..).zip(&before) {
+            remembering.merge(epoch(number, some_points(), flows.clone()));
+        }
+        let number = before.len() as u64;
+        let one = remembering.merge(epoch(number, some_points(), flows.clone()));
+        let other = Merger::new(limits()).cut_at(part_observations).merge(epoch(number, some_points(), flows));
+        let sums = part_sums(&one);
+        prop_assert_eq!(&sums, &part_sums(&other));
+        prop_assert_eq!(sums.iter().map(|sum| sum.0).sum::<u64>(), counted(&one).0);
+        prop_assert_eq!(one.parts.iter().map(|part| part.records).sum::<usize>(), one.records.len());
+        prop_assert!(!one.parts.is_empty());
     }
 
     /// Slots of one key on several CPUs are the same as one slot that holds their sum.

@@ -1,16 +1,18 @@
 //! The drain task: owns the kernel tables and ends epochs, by time, early where a table fills, and once
 //! more when the sensor stops.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until};
+use uuid::Uuid;
 
 use super::Handover;
 use super::proof::Proof;
-use super::source::{Source, Wakes};
+use super::source::{Source, Stop, Wakes};
 use crate::kernel::{FilterAction, FilterRule, WakeReason, Wakeup};
 use crate::metrics::Metrics;
 
@@ -19,7 +21,7 @@ use crate::metrics::Metrics;
 const LEAST_GAP: Duration = Duration::from_millis(5);
 
 /// Failed flips in a row after which the sensor gives up, and its supervisor starts it anew.
-const MAX_FAILURES: u32 = 10;
+pub(super) const MAX_FAILURES: u32 = 10;
 
 /// Settings that may change while the sensor runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +59,10 @@ pub struct Pace {
     pub steer: mpsc::Receiver<Steer>,
     /// Turns true when the sensor stops.
     pub stopping: watch::Receiver<bool>,
+    /// How it goes then.
+    pub stop: watch::Receiver<Stop>,
+    /// The last epoch of every generation that is in the spool.
+    pub spooled: HashMap<Uuid, u64>,
 }
 
 /// The task.
@@ -64,10 +70,10 @@ pub struct Drain<S, W> {
     /// Empty only while a blocking call has it.
     source: Option<S>,
     wakes: W,
-    pace: Pace,
+    pub(super) pace: Pace,
     merge: mpsc::Sender<Handover>,
     proof: Proof,
-    metrics: Arc<Metrics>,
+    pub(super) metrics: Arc<Metrics>,
     pulse: watch::Sender<Pulse>,
     /// The epoch that is being counted; wake-ups of earlier ones are stale.
     epoch: u64,
@@ -104,6 +110,7 @@ impl<S: Source, W: Wakes> Drain<S, W> {
 
     /// Runs until the sensor stops; the last epoch is then safe.
     pub async fn run(mut self) -> Result<(), DrainError> {
+        self.recover().await?;
         let mut steerable = true;
         loop {
             match self.next_event(steerable).await {
@@ -120,16 +127,23 @@ impl<S: Source, W: Wakes> Drain<S, W> {
                 Event::Stale => {}
                 Event::Steer(Some(steer)) => self.steer(steer).await?,
                 Event::Steer(None) => steerable = false,
-                Event::Stop => {
-                    // Detached before the last flip: nothing is counted that nobody drains.
-                    if let Err(error) = self.blocking(Source::quiesce).await? {
-                        tracing::warn!(%error, "an interface did not let go; the last drain goes on");
-                    }
-                    self.drain().await?;
-                    return Ok(());
-                }
+                Event::Stop => return self.stop().await,
             }
         }
+    }
+
+    /// The last drain.
+    async fn stop(&mut self) -> Result<(), DrainError> {
+        let stop = *self.pace.stop.borrow();
+        // Before the last flip: where nothing is to count on, nothing is counted that nobody drains.
+        if let Err(error) = self.blocking(move |source| source.stop(stop)).await? {
+            tracing::warn!(%error, "an interface did not let go; the last drain goes on");
+        }
+        self.drain().await?;
+        if let Err(error) = self.blocking(move |source| source.end(stop)).await? {
+            tracing::warn!(%error, "the kernel side did not end as it should");
+        }
+        Ok(())
     }
 
     async fn next_event(&mut self, steerable: bool) -> Event {
@@ -158,14 +172,28 @@ impl<S: Source, W: Wakes> Drain<S, W> {
         self.epoch = epoch + 1;
         self.metrics.drained(&drained);
         self.proof.judge(&drained.points, &self.metrics);
-        let (safe, is_safe) = oneshot::channel();
-        self.merge.send(Handover { drained, safe }).await.map_err(|_| DrainError::Merge)?;
-        is_safe.await.map_err(|_| DrainError::Merge)?;
+        let generation = self.generation()?;
+        self.hand_over(generation, drained).await?;
         self.blocking(move |source| source.release(epoch))
             .await?
             .map_err(|error| DrainError::Release { epoch, reason: error.to_string() })?;
         self.pulse.send_modify(|pulse| pulse.last_drain = Some(std::time::Instant::now()));
         Ok(())
+    }
+
+    pub(super) fn generation(&self) -> Result<Uuid, DrainError> {
+        self.source.as_ref().map(Source::generation).ok_or(DrainError::Panicked)
+    }
+
+    /// Returns when the epoch is safe.
+    pub(super) async fn hand_over(
+        &mut self,
+        generation: Uuid,
+        drained: crate::kernel::Drained,
+    ) -> Result<(), DrainError> {
+        let (safe, is_safe) = oneshot::channel();
+        self.merge.send(Handover { generation, drained, safe }).await.map_err(|_| DrainError::Merge)?;
+        is_safe.await.map_err(|_| DrainError::Merge)
     }
 
     async fn flip(&mut self) -> Result<crate::kernel::Drained, DrainError> {
@@ -206,7 +234,7 @@ impl<S: Source, W: Wakes> Drain<S, W> {
     }
 
     /// Runs a call that may block where it disturbs no other task.
-    async fn blocking<T: Send + 'static>(
+    pub(super) async fn blocking<T: Send + 'static>(
         &mut self,
         call: impl FnOnce(&mut S) -> T + Send + 'static,
     ) -> Result<T, DrainError> {

@@ -26,27 +26,20 @@ pub enum MergeError {
 pub struct Merge<O> {
     /// Empty only while a blocking call has it.
     merger: Option<Merger>,
-    generation: Uuid,
     epochs: mpsc::Receiver<Handover>,
     outbox: O,
     metrics: Arc<Metrics>,
 }
 
 impl<O: Outbox> Merge<O> {
-    pub fn new(
-        merger: Merger,
-        generation: Uuid,
-        epochs: mpsc::Receiver<Handover>,
-        outbox: O,
-        metrics: Arc<Metrics>,
-    ) -> Self {
-        Self { merger: Some(merger), generation, epochs, outbox, metrics }
+    pub fn new(merger: Merger, epochs: mpsc::Receiver<Handover>, outbox: O, metrics: Arc<Metrics>) -> Self {
+        Self { merger: Some(merger), epochs, outbox, metrics }
     }
 
     /// Runs until the drain task has ended and its last epoch is in the outbox.
     pub async fn run(mut self) -> Result<(), MergeError> {
-        while let Some(Handover { drained, safe }) = self.epochs.recv().await {
-            let packed = self.merge(drained).await?;
+        while let Some(Handover { generation, drained, safe }) = self.epochs.recv().await {
+            let packed = self.merge(generation, drained).await?;
             let started = Instant::now();
             self.outbox.put(packed).await?;
             self.metrics.outbox_wait_seconds.observe(started.elapsed().as_secs_f64());
@@ -57,16 +50,16 @@ impl<O: Outbox> Merge<O> {
     }
 
     /// Merges and packs an epoch where it disturbs no other task.
-    async fn merge(&mut self, drained: Drained) -> Result<Vec<Packed>, MergeError> {
+    async fn merge(&mut self, generation: Uuid, drained: Drained) -> Result<Vec<Packed>, MergeError> {
         let mut merger = self.merger.take().ok_or(MergeError::Panicked)?;
-        let (generation, metrics) = (self.generation, Arc::clone(&self.metrics));
+        let (metrics, standing) = (Arc::clone(&self.metrics), self.outbox.standing());
         let done = tokio::task::spawn_blocking(move || {
             let started = Instant::now();
             let observed: u64 = drained.flows.iter().map(|flow| flow.packets).sum();
             let merged = merger.merge(drained);
             count(&merged, observed, &metrics);
             metrics.connections.set(merger.connections() as i64);
-            let packed = pack(&merged, generation).unwrap_or_else(|error| {
+            let packed = pack(&merged, generation, standing).unwrap_or_else(|error| {
                 // No limit that this crate knows of lets this happen; were it to, going on is the lesser loss.
                 let records = merged.records.len();
                 tracing::error!(%error, epoch = merged.epoch, records, "an epoch cannot be packed and is lost");

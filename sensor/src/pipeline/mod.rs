@@ -1,13 +1,14 @@
 //! The running sensor's stages: drain, merge, hand over. Each is a task that owns its state.
 //!
 //! `run` builds and supervises them. The drain task owns the kernel tables and decides when an epoch ends;
-//! the merge task owns the connection table and the outbox's intake. They are joined by a channel of one
+//! the merge task owns the connection table and the spool's intake. They are joined by a channel of one
 //! epoch: what does not move on makes the stage before it wait, and at the head the kernel table absorbs.
-//! What must stay true: a half of the kernel tables is released only after its epoch is safe in the outbox.
+//! What must stay true: a half of the kernel tables is released only after its epoch is safe in the spool.
 
 mod drain;
 mod merge;
 mod proof;
+mod recovery;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -15,14 +16,17 @@ mod tests;
 pub use drain::{Drain, DrainError, Pace, Pulse, Steer};
 pub use merge::{Merge, MergeError};
 pub use proof::Proof;
-pub use source::{NoWakes, Source, Wakes};
+pub use source::{NoWakes, Past, PastError, Source, Stop, Wakes};
 
 use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
 
 use crate::kernel::Drained;
 
 /// An epoch on its way from drain to merge.
 pub struct Handover {
+    /// Whose epoch it is.
+    generation: Uuid,
     drained: Drained,
     /// Told when the epoch is safe.
     safe: oneshot::Sender<()>,

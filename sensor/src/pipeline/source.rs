@@ -23,8 +23,45 @@ pub trait Source: Send + 'static {
         default: FilterAction,
     ) -> Result<(), Self::Error>;
     fn generation(&self) -> Uuid;
-    /// Counts nothing more: the next flip is the last that finds anything.
-    fn quiesce(&mut self) -> Result<(), Self::Error>;
+    /// Tables that earlier sensors left behind and that nobody has drained to the end.
+    fn predecessors(&mut self) -> Vec<Box<dyn Past>> {
+        Vec::new()
+    }
+    /// The half that an earlier sensor had drained and not released, read again. `spooled` is the last epoch
+    /// of these tables that is known to be safe: if that half's is, it is only released.
+    fn resume(&mut self, spooled: Option<u64>) -> Result<Option<Drained>, Self::Error> {
+        let _ = spooled;
+        Ok(None)
+    }
+    /// The sensor stops and one flip follows. To leave is to count nothing more; to stay is to count on
+    /// without a sensor, for the next one, where the tables can.
+    fn stop(&mut self, stop: Stop) -> Result<(), Self::Error>;
+    /// After the last release.
+    fn end(&mut self, stop: Stop) -> Result<(), Self::Error> {
+        let _ = stop;
+        Ok(())
+    }
+}
+
+/// How a sensor goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    Stay,
+    Leave,
+}
+
+/// Why tables of the past cannot be read.
+pub type PastError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Tables of an earlier sensor that nothing counts into any more. All calls may block.
+pub trait Past: Send + 'static {
+    fn generation(&self) -> Uuid;
+    /// The next half that holds something; `None` when all is drained.
+    fn next(&mut self, spooled: Option<u64>) -> Result<Option<Drained>, PastError>;
+    /// Its counts are safe.
+    fn release(&mut self, epoch: u64) -> Result<(), PastError>;
+    /// Nothing is left in them: they go.
+    fn discard(self: Box<Self>) -> Result<(), PastError>;
 }
 
 impl Source for kernel::Datapath {
@@ -51,7 +88,7 @@ impl Source for kernel::Datapath {
         Self::generation(self)
     }
 
-    fn quiesce(&mut self) -> Result<(), KernelError> {
+    fn stop(&mut self, _: Stop) -> Result<(), KernelError> {
         self.detach_all()
     }
 }

@@ -1,6 +1,6 @@
 //! The stages together, over a source that counts like the kernel: two halves, one flip at a time.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
@@ -17,7 +17,7 @@ use crate::kernel::{
     DrainFigures, FilterAction, FilterRule, FlowKey, FlowObservation, PointTotals, WakeReason, Wakeup,
 };
 use crate::metrics::Metrics;
-use crate::ship::{Deliveries as _, MemoryDeliveries, MemoryOutbox, Outbox, OutboxClosed, Packed, memory};
+use crate::ship::{Outbox, OutboxClosed, Packed};
 
 /// What the fake kernel holds; the test looks in from outside.
 #[derive(Default)]
@@ -29,6 +29,13 @@ struct Tables {
     failures: u32,
     updates: Vec<u32>,
     flips: Vec<std::time::Instant>,
+    /// A half that an earlier sensor had drained, if it was not released: its epoch and packets.
+    unreleased: Option<(u64, u64)>,
+    /// Tables of earlier sensors: their generation, and halves that hold something.
+    past: Vec<(Uuid, Vec<(u64, u64)>)>,
+    /// What happened to them.
+    log: Vec<String>,
+    stopped: Option<Stop>,
 }
 
 #[derive(Clone, Default)]
@@ -37,6 +44,42 @@ struct Fake(Arc<Mutex<Tables>>);
 impl Fake {
     fn tables(&self) -> std::sync::MutexGuard<'_, Tables> {
         self.0.lock().expect("no test panics while it looks")
+    }
+}
+
+/// An epoch with one flow.
+fn counted(epoch: u64, packets: u64) -> Drained {
+    let address = |last| IpAddr::from([10, 0, 0, last]);
+    let flow = FlowObservation {
+        key: FlowKey { src: address(1), dst: address(2), protocol: 17, src_port: 9, dst_port: 53 },
+        point: 1,
+        link: 0,
+        packets,
+        octets: packets * 100,
+        first_ns: 0,
+        last_ns: 1,
+        tcp_flags: 0,
+        first_tcp_flags: 0,
+        fragments: 0,
+        icmp_type: 0,
+        icmp_code: 0,
+    };
+    Drained {
+        epoch,
+        window_start_ns: 0,
+        window_end_ns: 1,
+        sampling_interval: 1,
+        points: vec![PointTotals {
+            id: 1,
+            interface: "eth0".to_owned(),
+            ifindex: 2,
+            direction: Direction::Ingress,
+            stack: 2,
+            totals: Totals { frames: packets, flow_packets: packets, ..Totals::default() },
+        }],
+        links: Vec::new(),
+        flows: if packets > 0 { vec![flow] } else { Vec::new() },
+        figures: DrainFigures::default(),
     }
 }
 
@@ -54,38 +97,7 @@ impl Source for Fake {
         tables.drained = Some(epoch);
         tables.epoch += 1;
         tables.flips.push(std::time::Instant::now());
-        let address = |last| IpAddr::from([10, 0, 0, last]);
-        let flow = FlowObservation {
-            key: FlowKey { src: address(1), dst: address(2), protocol: 17, src_port: 9, dst_port: 53 },
-            point: 1,
-            link: 0,
-            packets,
-            octets: packets * 100,
-            first_ns: 0,
-            last_ns: 1,
-            tcp_flags: 0,
-            first_tcp_flags: 0,
-            fragments: 0,
-            icmp_type: 0,
-            icmp_code: 0,
-        };
-        Ok(Drained {
-            epoch,
-            window_start_ns: 0,
-            window_end_ns: 1,
-            sampling_interval: 1,
-            points: vec![PointTotals {
-                id: 1,
-                interface: "eth0".to_owned(),
-                ifindex: 2,
-                direction: Direction::Ingress,
-                stack: 2,
-                totals: Totals { frames: packets, flow_packets: packets, ..Totals::default() },
-            }],
-            links: Vec::new(),
-            flows: if packets > 0 { vec![flow] } else { Vec::new() },
-            figures: DrainFigures::default(),
-        })
+        Ok(counted(epoch, packets))
     }
 
     fn release(&mut self, epoch: u64) -> io::Result<()> {
@@ -106,7 +118,59 @@ impl Source for Fake {
         Uuid::from_u128(7)
     }
 
-    fn quiesce(&mut self) -> Result<(), Self::Error> {
+    fn predecessors(&mut self) -> Vec<Box<dyn Past>> {
+        let past = std::mem::take(&mut self.tables().past);
+        past.into_iter()
+            .map(|(generation, halves)| {
+                Box::new(Gone { generation, halves, log: self.clone() }) as Box<dyn Past>
+            })
+            .collect()
+    }
+
+    fn resume(&mut self, spooled: Option<u64>) -> io::Result<Option<Drained>> {
+        let mut tables = self.tables();
+        let Some((epoch, packets)) = tables.unreleased.take() else { return Ok(None) };
+        tables.epoch = epoch + 1;
+        if spooled.is_some_and(|spooled| spooled >= epoch) {
+            tables.log.push(format!("own {epoch} was safe"));
+            return Ok(None);
+        }
+        tables.drained = Some(epoch);
+        Ok(Some(counted(epoch, packets)))
+    }
+
+    fn stop(&mut self, stop: Stop) -> Result<(), Self::Error> {
+        self.tables().stopped = Some(stop);
+        Ok(())
+    }
+}
+
+/// Tables of an earlier sensor.
+struct Gone {
+    generation: Uuid,
+    halves: Vec<(u64, u64)>,
+    log: Fake,
+}
+
+impl Past for Gone {
+    fn generation(&self) -> Uuid {
+        self.generation
+    }
+
+    fn next(&mut self, spooled: Option<u64>) -> Result<Option<Drained>, PastError> {
+        self.halves.retain(|(epoch, _)| spooled.is_none_or(|spooled| *epoch > spooled));
+        Ok(self.halves.first().map(|&(epoch, packets)| counted(epoch, packets)))
+    }
+
+    fn release(&mut self, epoch: u64) -> Result<(), PastError> {
+        assert_eq!(self.halves.remove(0).0, epoch);
+        self.log.tables().log.push(format!("{} released {epoch}", self.generation.as_u128()));
+        Ok(())
+    }
+
+    fn discard(self: Box<Self>) -> Result<(), PastError> {
+        assert!(self.halves.is_empty(), "nothing is thrown away that is not drained");
+        self.log.tables().log.push(format!("{} discarded", self.generation.as_u128()));
         Ok(())
     }
 }
@@ -146,6 +210,7 @@ struct Running {
     wake: mpsc::Sender<Wakeup>,
     steer: mpsc::Sender<Steer>,
     stop: watch::Sender<bool>,
+    going: watch::Sender<Stop>,
     pulse: watch::Receiver<Pulse>,
     drain: JoinHandle<Result<(), DrainError>>,
     merge: JoinHandle<Result<(), MergeError>>,
@@ -153,14 +218,18 @@ struct Running {
 }
 
 fn start(epoch: Duration, outbox: impl Outbox) -> Running {
-    let fake = Fake::default();
+    start_over(Fake::default(), HashMap::new(), epoch, outbox)
+}
+
+fn start_over(fake: Fake, spooled: HashMap<Uuid, u64>, epoch: Duration, outbox: impl Outbox) -> Running {
     let metrics = Arc::new(Metrics::new().expect("metrics"));
     let (wake, wakes) = mpsc::channel(8);
     let (steer, steering) = mpsc::channel(1);
     let (stop, stopping) = watch::channel(false);
     let (pulse_sender, pulse) = watch::channel(Pulse { last_drain: None, epoch });
     let (epochs, handovers) = channel();
-    let pace = Pace { epoch, steer: steering, stopping };
+    let (going, how) = watch::channel(Stop::Stay);
+    let pace = Pace { epoch, steer: steering, stopping, stop: how, spooled };
     let proof = Proof::new("/nonexistent".into(), std::collections::HashSet::new());
     let drain =
         Drain::new(fake.clone(), Calls(wakes), pace, epochs, proof, Arc::clone(&metrics), pulse_sender);
@@ -169,12 +238,13 @@ fn start(epoch: Duration, outbox: impl Outbox) -> Running {
         idle_timeout: Duration::from_mins(1),
         closed_timeout: Duration::from_secs(1),
     };
-    let merge = Merge::new(Merger::new(limits), fake.generation(), handovers, outbox, Arc::clone(&metrics));
+    let merge = Merge::new(Merger::new(limits), handovers, outbox, Arc::clone(&metrics));
     Running {
         fake,
         wake,
         steer,
         stop,
+        going,
         pulse,
         drain: tokio::spawn(drain.run()),
         merge: tokio::spawn(merge.run()),
@@ -246,13 +316,23 @@ async fn a_wake_up_drains_early_unless_it_is_stale() {
     assert_eq!((early("filling"), early("overflow")), (1, 1));
 }
 
+/// Makes epochs safe when the test says so.
+struct Slow(mpsc::Receiver<()>, Kept);
+
+impl Outbox for Slow {
+    async fn put(&mut self, epoch: Vec<Packed>) -> Result<(), OutboxClosed> {
+        self.0.recv().await.ok_or(OutboxClosed)?;
+        self.1.put(epoch).await
+    }
+}
+
 /// Nothing is dropped in a channel: the drain waits, and the tables absorb.
 #[tokio::test]
-async fn a_full_outbox_makes_the_drain_wait() {
-    let metrics = Arc::new(Metrics::new().expect("metrics"));
-    let (outbox, mut deliveries): (MemoryOutbox, MemoryDeliveries) = memory(1, metrics);
-    let running = start(Duration::from_millis(10), outbox);
-    // The first epoch goes in alone; the second waits in the merge stage and is not released.
+async fn an_epoch_that_is_not_safe_makes_the_drain_wait() {
+    let (allow, allowed) = mpsc::channel(8);
+    let kept = Kept::default();
+    let running = start(Duration::from_millis(10), Slow(allowed, kept.clone()));
+    allow.send(()).await.expect("the stage listens");
     until(|| running.fake.tables().flips.len() == 2).await;
     running.fake.tables().packets = 5;
     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -260,12 +340,70 @@ async fn a_full_outbox_makes_the_drain_wait() {
         let tables = running.fake.tables();
         assert_eq!((tables.flips.len(), tables.drained), (2, Some(1)));
     }
-    let mut packets = 0;
-    for _ in 0..3 {
-        packets += within(deliveries.next()).await.expect("a batch").packets;
-        deliveries.settle();
+    for _ in 0..2 {
+        allow.send(()).await.expect("the stage listens");
     }
-    assert_eq!(packets, 5, "what was counted meanwhile came with the next epoch");
+    until(|| kept.sums().1 == 5).await;
+    assert_eq!(kept.sums().0, [0, 1, 2], "what was counted meanwhile came with the next epoch");
+}
+
+/// S8: what earlier sensors left is drained first, under its own generation, and gone only then; an epoch
+/// that is safe is not read again.
+#[tokio::test]
+async fn what_earlier_sensors_left_comes_first() {
+    let (one, two) = (Uuid::from_u128(1), Uuid::from_u128(2));
+    let fake = Fake::default();
+    {
+        let mut tables = fake.tables();
+        tables.past = vec![(one, vec![(4, 40), (5, 50)]), (two, vec![(8, 80), (9, 90)])];
+        tables.unreleased = Some((2, 20));
+    }
+    let kept = Kept::default();
+    let spooled = HashMap::from([(two, 8), (fake.generation(), 1)]);
+    let running = start_over(fake, spooled, LONG, kept.clone());
+    until(|| kept.sums().0.len() == 4).await;
+    until(|| running.fake.tables().drained.is_none()).await;
+    let batches: Vec<_> = kept
+        .0
+        .lock()
+        .expect("no panic")
+        .iter()
+        .map(|batch| (batch.generation.as_u128(), batch.epoch, batch.packets))
+        .collect();
+    assert_eq!(batches, [(1, 4, 40), (1, 5, 50), (2, 9, 90), (7, 2, 20)]);
+    assert_eq!(
+        running.fake.tables().log,
+        ["1 released 4", "1 released 5", "1 discarded", "2 released 9", "2 discarded"]
+    );
+}
+
+/// S8: the batch was written and the kernel's half not released when the sensor was killed.
+#[tokio::test]
+async fn an_epoch_that_is_safe_is_not_read_again() {
+    let fake = Fake::default();
+    fake.tables().unreleased = Some((3, 30));
+    let kept = Kept::default();
+    let running = start_over(
+        fake.clone(),
+        HashMap::from([(fake.generation(), 3)]),
+        Duration::from_millis(10),
+        kept.clone(),
+    );
+    until(|| !kept.sums().0.is_empty()).await;
+    assert_eq!(running.fake.tables().log, ["own 3 was safe"]);
+    assert_eq!(kept.0.lock().expect("no panic")[0].epoch, 4);
+}
+
+/// S9: SIGTERM stays, SIGINT leaves; the kernel side is told which before the last flip.
+#[tokio::test]
+async fn the_kernel_side_is_told_how_the_sensor_goes() {
+    for stop in [Stop::Stay, Stop::Leave] {
+        let running = start(LONG, Kept::default());
+        running.going.send_replace(stop);
+        running.stop.send_replace(true);
+        within(running.drain).await.expect("no panic").expect("a clean end");
+        assert_eq!(running.fake.tables().stopped, Some(stop));
+    }
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ const MAX_RETRY_AFTER: Duration = Duration::from_mins(10);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// The batch is stored, now or by an earlier attempt.
-    Delivered,
+    Delivered { duplicate: bool },
     /// The control plane will never take this batch.
     Refused { status: u16, detail: String },
     /// Another attempt may succeed; not before `after`, if the control plane said so.
@@ -30,6 +30,8 @@ pub enum Trouble {
     Throttled,
     /// 401, 403, 407: the credential, not the batch.
     Credential,
+    /// 401 that says so, or 410: this sensor was revoked or deleted. Only a new enrolment ends it.
+    Revoked,
     /// 3xx, 404, 405: something else answers at this address.
     Address,
 }
@@ -44,6 +46,7 @@ impl Trouble {
             Self::Server => "server",
             Self::Throttled => "throttled",
             Self::Credential => "credential",
+            Self::Revoked => "revoked",
             Self::Address => "address",
         }
     }
@@ -51,16 +54,32 @@ impl Trouble {
     /// Whether only an operator can end it.
     #[must_use]
     pub fn is_misconfiguration(self) -> bool {
-        matches!(self, Self::Credential | Self::Address)
+        matches!(self, Self::Credential | Self::Revoked | Self::Address)
     }
 }
 
+/// Problem types by which the control plane says that this sensor is no longer one of its own.
+const REVOKED: [&str; 2] = ["urn:weir:problem:sensor-revoked", "urn:weir:problem:sensor-deleted"];
+
+/// What an answer's body says.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Said {
+    /// `type` of a problem document.
+    pub(super) problem: String,
+    pub(super) detail: String,
+    /// `status` of an acknowledgement is `duplicate`.
+    pub(super) duplicate: bool,
+}
+
 impl Answer {
-    /// By status and headers; `detail` is what the body says.
-    pub(super) fn new(status: StatusCode, headers: &HeaderMap, detail: String) -> Self {
+    /// By status, headers and body.
+    pub(super) fn new(status: StatusCode, headers: &HeaderMap, said: Said) -> Self {
+        let Said { problem, detail, duplicate } = said;
         let again = |trouble| Self::Again { trouble, after: retry_after(headers), detail: detail.clone() };
         match status.as_u16() {
-            200..=299 => Self::Delivered,
+            200..=299 => Self::Delivered { duplicate },
+            410 => again(Trouble::Revoked),
+            401 | 403 if REVOKED.contains(&problem.as_str()) => again(Trouble::Revoked),
             401 | 403 | 407 => again(Trouble::Credential),
             300..=399 | 404 | 405 => again(Trouble::Address),
             408 | 425 | 429 => again(Trouble::Throttled),
@@ -96,7 +115,7 @@ mod tests {
         if let Some(value) = retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from_str(value).expect("a header"));
         }
-        Answer::new(StatusCode::from_u16(status).expect("a status"), &headers, String::new())
+        Answer::new(StatusCode::from_u16(status).expect("a status"), &headers, Said::default())
     }
 
     fn after(status: u16, retry_after: Option<&str>) -> Option<Duration> {
@@ -112,12 +131,28 @@ mod tests {
             Answer::Again { trouble, .. } => trouble,
             other => panic!("{status}: {other:?}"),
         };
-        assert!([200, 201, 202, 204].iter().all(|&status| answer(status, None) == Answer::Delivered));
-        for status in [400, 406, 409, 410, 411, 413, 415, 422, 431, 451] {
+        assert!(
+            [200, 201, 202, 204]
+                .iter()
+                .all(|&status| answer(status, None) == Answer::Delivered { duplicate: false })
+        );
+        for status in [400, 406, 409, 411, 413, 415, 422, 431, 451] {
             assert!(matches!(answer(status, None), Answer::Refused { .. }), "{status}");
         }
         assert!([408, 425, 429].iter().all(|&status| trouble(status) == Trouble::Throttled));
         assert!([401, 403, 407].iter().all(|&status| trouble(status) == Trouble::Credential));
+        assert_eq!(trouble(410), Trouble::Revoked);
+        let said = |problem: &str| Said { problem: problem.to_owned(), ..Said::default() };
+        for (problem, expected) in [
+            ("urn:weir:problem:sensor-revoked", Trouble::Revoked),
+            ("urn:weir:problem:sensor-deleted", Trouble::Revoked),
+            ("urn:weir:problem:invalid-token", Trouble::Credential),
+        ] {
+            match Answer::new(StatusCode::UNAUTHORIZED, &HeaderMap::new(), said(problem)) {
+                Answer::Again { trouble, .. } => assert_eq!(trouble, expected, "{problem}"),
+                other => panic!("{problem}: {other:?}"),
+            }
+        }
         assert!([301, 302, 307, 404, 405].iter().all(|&status| trouble(status) == Trouble::Address));
         assert!([500, 502, 503, 504, 599].iter().all(|&status| trouble(status) == Trouble::Server));
     }

@@ -32,6 +32,13 @@ impl Backoff {
         bound.mul_f64(rand::rng().random())
     }
 
+    /// The next wait of an open breaker: at least half of the span, so that an open breaker is one.
+    pub fn open_wait(&mut self) -> Duration {
+        let bound = self.bound();
+        self.failures = self.failures.saturating_add(1);
+        bound.mul_f64(rand::rng().random_range(0.5..=1.0))
+    }
+
     /// The longest wait, for failures that only an operator can end; with a quarter of jitter.
     #[must_use]
     pub fn slow_wait(&self) -> Duration {

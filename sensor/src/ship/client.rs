@@ -7,7 +7,7 @@ use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, DATE, Heade
 use reqwest::{Certificate, Response, Url, redirect};
 use thiserror::Error;
 
-use super::answer::{Answer, Trouble, date};
+use super::answer::{Answer, Said, Trouble, date};
 use super::parts::Packed;
 use crate::config::{ControlPlane, Secret};
 
@@ -110,8 +110,8 @@ impl Client {
                 let answered_at = SystemTime::now();
                 let clock_skew = skew(&response, sent_at, answered_at);
                 let (status, headers) = (response.status(), response.headers().clone());
-                let detail = if status.is_success() { String::new() } else { detail(response).await };
-                Attempt { answer: Answer::new(status, &headers, detail), clock_skew }
+                let said = said(response).await;
+                Attempt { answer: Answer::new(status, &headers, said), clock_skew }
             }
             Err(error) => {
                 let trouble = if error.is_timeout() { Trouble::Timeout } else { Trouble::Connection };
@@ -164,8 +164,8 @@ fn skew(response: &Response, sent_at: SystemTime, answered_at: SystemTime) -> Op
     Some(if skew.abs() < 1.0 { 0.0 } else { skew })
 }
 
-/// The start of an answer's body, fit for a log line.
-async fn detail(mut response: Response) -> String {
+/// What the start of an answer's body says, fit for a log line.
+async fn said(mut response: Response) -> Said {
     let mut body = Vec::new();
     while body.len() < MAX_ANSWER {
         match response.chunk().await {
@@ -173,12 +173,20 @@ async fn detail(mut response: Response) -> String {
             Ok(None) | Err(_) => break,
         }
     }
-    let problem: Option<serde_json::Value> = serde_json::from_slice(&body).ok();
-    let text = problem
-        .as_ref()
-        .and_then(|problem| problem.get("detail").or_else(|| problem.get("title"))?.as_str())
+    let json: Option<serde_json::Value> = serde_json::from_slice(&body).ok();
+    let field = |name: &str| json.as_ref().and_then(|json| json.get(name)?.as_str());
+    let text = field("detail")
+        .or_else(|| field("title"))
         .map_or_else(|| String::from_utf8_lossy(&body).into_owned(), str::to_owned);
-    text.chars().map(|char| if char.is_control() { ' ' } else { char }).take(MAX_DETAIL).collect()
+    Said {
+        problem: field("type").unwrap_or_default().to_owned(),
+        detail: text
+            .chars()
+            .map(|char| if char.is_control() { ' ' } else { char })
+            .take(MAX_DETAIL)
+            .collect(),
+        duplicate: field("status") == Some("duplicate"),
+    }
 }
 
 /// An error with its causes; reqwest keeps the telling part in them.

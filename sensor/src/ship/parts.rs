@@ -8,16 +8,11 @@ use std::net::IpAddr;
 use bytes::Bytes;
 use thiserror::Error;
 use uuid::Uuid;
-use weir_wire::{Batch, Flow, LinkStack, Point, VERSION, limits};
+use weir_wire::{Batch, Flow, LinkStack, Point, VERSION};
 
-use crate::flow::{Merged, Record};
+use crate::flow::{Merged, Part, Record};
 
-/// Records in one part. Half of what the wire allows: a part being packed is the largest thing that a busy
-/// sensor holds, and for the control plane's transactions the difference is nothing. So many records of the
-/// largest encoding, each with a link stack of its own, are below the wire's limit before compression.
-const PART_RECORDS: usize = limits::MAX_RECORDS / 2;
-
-/// A batch, ready to be sent.
+/// A batch, ready to be kept and sent.
 #[derive(Clone, Debug)]
 pub struct Packed {
     pub generation: Uuid,
@@ -25,7 +20,11 @@ pub struct Packed {
     pub part: u32,
     /// For the counters of what became of it.
     pub records: u64,
+    /// Both directions, without what crossed.
     pub packets: u64,
+    pub octets: u64,
+    /// The batch without its flows and link stacks: what stands for it once they are gone.
+    pub husk: Box<Batch>,
     /// Protobuf, compressed.
     pub body: Bytes,
 }
@@ -37,32 +36,66 @@ pub enum PackError {
     Encode { epoch: u64, part: u32, source: weir_wire::CodecError },
 }
 
-/// Cuts an epoch into parts and encodes them.
-pub fn pack(merged: &Merged, generation: Uuid) -> Result<Vec<Packed>, PackError> {
-    let parts = merged.records.len().div_ceil(PART_RECORDS).max(1) as u32;
-    let mut records = merged.records.chunks(PART_RECORDS);
-    let mut packed = Vec::with_capacity(parts as usize);
-    for part in 0..parts {
-        let records = records.next().unwrap_or_default();
-        let batch = batch(merged, generation, (part, parts), records);
-        let body = weir_wire::encode(&batch).map_err(|source| PackError::Encode {
+/// Encodes the parts of an epoch. `spool` is how the spool stood when it was drained.
+pub fn pack(
+    merged: &Merged,
+    generation: Uuid,
+    spool: Option<weir_wire::Spool>,
+) -> Result<Vec<Packed>, PackError> {
+    let mut rest = &merged.records[..];
+    let mut packed = Vec::with_capacity(merged.parts.len());
+    for (number, part) in (0..).zip(&merged.parts) {
+        // The parts' counts are of these very records.
+        let (records, others) = rest.split_at(part.records.min(rest.len()));
+        rest = others;
+        let mut batch = batch(merged, generation, number, part, records);
+        batch.spool = spool.filter(|_| number == 0);
+        packed.push(Packed::new(batch).map_err(|source| PackError::Encode {
             epoch: merged.epoch,
-            part,
+            part: number,
             source,
-        })?;
-        packed.push(Packed {
-            generation,
-            epoch: merged.epoch,
-            part,
-            records: records.len() as u64,
-            packets: records.iter().map(|record| record.packets + record.reverse_packets).sum(),
-            body: body.into(),
-        });
+        })?);
     }
     Ok(packed)
 }
 
-fn batch(merged: &Merged, generation: Uuid, (part, parts): (u32, u32), records: &[Record]) -> Batch {
+impl Packed {
+    /// Encodes a batch.
+    pub fn new(batch: Batch) -> Result<Self, weir_wire::CodecError> {
+        let body = weir_wire::encode(&batch)?.into();
+        Ok(Self::of(batch, body))
+    }
+
+    /// A batch and what it was decoded from.
+    #[must_use]
+    pub fn of(mut batch: Batch, body: Bytes) -> Self {
+        let flows = std::mem::take(&mut batch.flows);
+        batch.links = Vec::new();
+        Self {
+            generation: Uuid::from_slice(&batch.generation).unwrap_or_default(),
+            epoch: batch.epoch,
+            part: batch.part,
+            records: flows.len() as u64,
+            packets: sum(&flows, |flow| [flow.packets, flow.reverse_packets]),
+            octets: sum(&flows, |flow| [flow.octets, flow.reverse_octets]),
+            husk: Box::new(batch),
+            body,
+        }
+    }
+
+    /// Whether it is what stands for a batch that was dropped.
+    #[must_use]
+    pub fn is_tombstone(&self) -> bool {
+        self.husk.dropped.is_some()
+    }
+}
+
+/// Over both directions; a batch that was read from a disk may hold anything.
+fn sum(flows: &[Flow], counts: impl Fn(&Flow) -> [u64; 2]) -> u64 {
+    flows.iter().flat_map(counts).fold(0, u64::saturating_add)
+}
+
+fn batch(merged: &Merged, generation: Uuid, number: u32, part: &Part, records: &[Record]) -> Batch {
     let mut links: Vec<LinkStack> = Vec::new();
     let mut known: HashMap<&[u32], u32> = HashMap::new();
     let mut flows = Vec::with_capacity(records.len());
@@ -81,22 +114,22 @@ fn batch(merged: &Merged, generation: Uuid, (part, parts): (u32, u32), records: 
         interface: point.interface.clone(),
         ifindex: point.ifindex,
         direction: point.direction.into(),
-        totals: (part == 0).then_some(point.totals),
+        totals: (number == 0).then_some(point.totals),
     });
     Batch {
         version: VERSION,
         generation: generation.as_bytes().to_vec(),
         epoch: merged.epoch,
-        part,
-        parts,
+        part: number,
+        parts: merged.parts.len() as u32,
         window_start_ns: merged.window_start_ns,
         window_end_ns: merged.window_end_ns,
         sampling_interval: merged.sampling_interval,
         points: points.collect(),
         links,
         flows,
-        crossing_packets: if part == 0 { merged.crossing_packets } else { 0 },
-        crossing_octets: if part == 0 { merged.crossing_octets } else { 0 },
+        crossing_packets: part.crossing_packets,
+        crossing_octets: part.crossing_octets,
         dropped: None,
         spool: None,
         clock_step_ns: 0,
@@ -152,8 +185,9 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::flow::PART_OBSERVATIONS as PART_RECORDS;
     use crate::kernel::{DrainFigures, FlowKey, PointTotals};
-    use weir_wire::{Direction, EndReason, TcpState, Totals, link};
+    use weir_wire::{Direction, EndReason, TcpState, Totals, limits, link};
 
     fn record(number: u32) -> Record {
         let high = u128::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
@@ -200,6 +234,15 @@ mod tests {
                 stack: 2,
                 totals: Totals { frames: 1, non_ip: 1, ..Totals::default() },
             }],
+            parts: records
+                .chunks(PART_RECORDS)
+                .map(|records| Part { records: records.len(), crossing_packets: 7, crossing_octets: 700 })
+                .chain(records.is_empty().then_some(Part {
+                    records: 0,
+                    crossing_packets: 7,
+                    crossing_octets: 700,
+                }))
+                .collect(),
             records,
             crossing_packets: 7,
             crossing_octets: 700,
@@ -217,7 +260,7 @@ mod tests {
 
     #[test]
     fn an_idle_epoch_ships_its_ledger() {
-        let packed = pack(&merged(Vec::new()), Uuid::from_u128(5)).expect("it packs");
+        let packed = pack(&merged(Vec::new()), Uuid::from_u128(5), None).expect("it packs");
         let batches = unpack(&packed);
         let [batch] = &batches[..] else { panic!("one part") };
         assert_eq!((batch.epoch, batch.part, batch.parts, batch.flows.len()), (9, 0, 1, 0));
@@ -230,14 +273,20 @@ mod tests {
     fn parts_hold_all_records_and_the_ledger_once() {
         let count = 2 * PART_RECORDS as u32 + 1;
         let whole = merged((0..count).map(record).collect());
-        let packed = pack(&whole, Uuid::nil()).expect("it packs");
+        let packed = pack(&whole, Uuid::nil(), None).expect("it packs");
         let batches = unpack(&packed);
         assert_eq!(batches.iter().map(|batch| batch.flows.len()).collect::<Vec<_>>(), [25_000, 25_000, 1]);
         let keys: Vec<_> = batches.iter().map(|batch| (batch.part, batch.parts)).collect();
         assert_eq!(keys, [(0, 3), (1, 3), (2, 3)]);
-        assert_eq!(batches.iter().map(|batch| batch.crossing_packets).sum::<u64>(), 7);
+        assert_eq!(batches.iter().map(|batch| batch.crossing_packets).sum::<u64>(), 21, "each part its own");
         assert_eq!(batches.iter().filter(|batch| batch.points[0].totals.is_some()).count(), 1);
         assert_eq!(packed.iter().map(|packed| packed.packets).sum::<u64>(), 5 * u64::from(count));
+        assert_eq!(packed.iter().map(|packed| packed.octets).sum::<u64>(), 500 * u64::from(count));
+        for (packed, batch) in packed.iter().zip(&batches) {
+            let husk =
+                Batch { flows: batch.flows.clone(), links: batch.links.clone(), ..*packed.husk.clone() };
+            assert_eq!(husk, *batch, "a husk is its batch without flows and link stacks");
+        }
         for (number, flow) in
             (0..).zip(batches.iter().flat_map(|batch| batch.flows.iter().map(move |flow| (batch, flow))))
         {
@@ -286,7 +335,7 @@ mod tests {
             }
         };
         let whole = merged((0..PART_RECORDS).map(|_| large()).collect());
-        let packed = pack(&whole, Uuid::nil()).expect("it packs");
+        let packed = pack(&whole, Uuid::nil(), None).expect("it packs");
         let [part] = &packed[..] else { panic!("one part") };
         assert!(part.body.len() < limits::MAX_COMPRESSED, "{} bytes", part.body.len());
         assert_eq!(unpack(&packed)[0].flows.len(), PART_RECORDS);

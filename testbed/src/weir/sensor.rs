@@ -53,7 +53,7 @@ impl Watch {
         self
     }
 
-    fn config(&self, url: &str, token_file: &Path, metrics: SocketAddr) -> String {
+    fn config(&self, url: &str, token_file: &Path, spool: &Path, metrics: SocketAddr) -> String {
         let mut config = format!("epoch = \"{}ms\"\n", self.epoch.as_millis());
         for (name, ingress, egress) in &self.interfaces {
             // Writing to a string cannot fail.
@@ -68,6 +68,9 @@ impl Watch {
             token_file.display(),
             self.more
         );
+        if !self.more.contains("[spool]") {
+            let _ = write!(config, "[spool]\nfolder = \"{}\"\n", spool.display());
+        }
         config
     }
 }
@@ -161,7 +164,7 @@ fn spawn(
     folder: &Scratch,
 ) -> Result<Process> {
     let path = |name: &str| folder.path().join(name);
-    write(&path("config.toml"), &watch.config(url, &path("token"), metrics))?;
+    write(&path("config.toml"), &watch.config(url, &path("token"), &path("spool"), metrics))?;
     let mut launch = place.launch(program).args(["run", "--config"]).arg(path("config.toml"));
     for (name, value) in &watch.env {
         launch = launch.env(name, value);
