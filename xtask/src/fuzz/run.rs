@@ -99,7 +99,7 @@ fn libfuzzer(target: &str, time: Duration, seed: Option<u32>, artifacts: &Path) 
 
 /// What a target says that it executed: libFuzzer's last figure, or the kernel fuzzer's.
 fn executions(said: &str) -> Option<u64> {
-    let number = |text: &str| text.trim().split_whitespace().next()?.parse().ok();
+    let number = |text: &str| text.split_whitespace().next()?.parse().ok();
     said.lines().rev().find_map(|line| {
         if let Some(rest) = line.strip_prefix("stat::number_of_executed_units:") {
             return number(rest);
