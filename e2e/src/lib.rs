@@ -11,6 +11,7 @@
 //! deadlines are those after which a test gives up.
 #![forbid(unsafe_code)]
 
+pub mod differential;
 mod expected;
 pub mod faults;
 pub mod hosts;

@@ -9,6 +9,7 @@ mod bench;
 mod build;
 mod cargo;
 mod demo;
+mod fuzz;
 mod interrupt;
 mod kernels;
 mod sample;
@@ -34,6 +35,7 @@ enum Task {
     Test(test::Args),
     Bench(bench::Args),
     Kernels(kernels::Args),
+    Fuzz(fuzz::Args),
     Demo(demo::Args),
     Audit(audit::Args),
     GenerateCapture(sample::Args),
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
         Task::Test(args) => test::run(&args),
         Task::Bench(args) => bench::run(&args),
         Task::Kernels(args) => kernels::run(&args),
+        Task::Fuzz(args) => fuzz::run(&args),
         Task::Demo(args) => demo::run(&args),
         Task::Audit(args) => audit::run(&args),
         Task::GenerateCapture(args) => sample::run(&args),

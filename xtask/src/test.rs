@@ -1,7 +1,8 @@
 //! `cargo xtask test`: every test there is, and one verdict over all of them.
 //!
 //! Unit and property tests run first: they are quick and say best where a fault is. Then the integration
-//! tests of every crate (kernel, Postgres, namespaces, end to end), then the examples in the docs.
+//! tests of every crate (kernel, Postgres, namespaces, end to end), then the examples in the docs, then the
+//! datapath on other kernels. `--all` adds a bounded run of the fuzzers.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
@@ -9,14 +10,17 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{cargo, screen, setup};
+use crate::{cargo, fuzz, kernels, screen, setup};
 
 #[derive(clap::Args)]
 #[command(
-    about = "Run every test: unit, property, kernel, Postgres, end to end, docs",
+    about = "Run every test: unit, property, kernel, Postgres, end to end, docs, other kernels",
     after_help = "Examples:
-  sudo -E cargo xtask test                  everything
+  sudo -E cargo xtask test                  every test, and the kernel matrix
+  sudo -E cargo xtask test --all            and every fuzz target for 20 seconds, as CI does
   sudo -E cargo xtask test --filter ingest  the tests whose name holds `ingest`
+  sudo -E cargo xtask test --faults         the fault test alone, in its bounded form
+  sudo -E cargo xtask test --faults --rounds 200 --seed 7
 
 Needs root: the kernel tests load programs and the end-to-end tests make network namespaces. No test is
 skipped for the lack of anything."
@@ -25,6 +29,18 @@ pub struct Args {
     /// Only tests whose name contains this
     #[arg(long, value_name = "NAME")]
     filter: Option<String>,
+    /// Fuzz as well, for 20 seconds a target
+    #[arg(long, conflicts_with = "filter")]
+    all: bool,
+    /// Only the fault test: the whole chain under traffic while everything breaks
+    #[arg(long, conflicts_with_all = ["filter", "all"])]
+    faults: bool,
+    /// With --faults: how many rounds
+    #[arg(long, value_name = "N", requires = "faults")]
+    rounds: Option<u32>,
+    /// With --faults: where randomness starts; printed by each run
+    #[arg(long, value_name = "N", requires = "faults")]
+    seed: Option<u64>,
 }
 
 /// What cargo is told, and what a person is.
@@ -45,6 +61,9 @@ struct Counts {
 pub fn run(args: &Args) -> Result<()> {
     weir_testbed::require_root("cargo xtask test (kernel programs, network namespaces)")?;
     setup::ensure()?;
+    if args.faults {
+        return faults(args);
+    }
     screen::step("building everything and its tests");
     // At once and with the features that the phases below use, so that none of them compiles again.
     cargo::run(cargo::cargo().args(["test", "--workspace", "--no-run"]))?;
@@ -70,6 +89,12 @@ pub fn run(args: &Args) -> Result<()> {
             args.filter.as_ref().map(|f| format!(": no name holds `{f}`")).unwrap_or_default()
         );
     }
+    if args.filter.is_none() {
+        failed.extend(also("kernel matrix", || kernels::run(&kernels::Args::standard())));
+    }
+    if args.all {
+        failed.extend(also("fuzzing", || fuzz::run(&fuzz::Args::bounded())));
+    }
     println!();
     for name in &failed {
         println!("failed: {name}");
@@ -85,6 +110,26 @@ pub fn run(args: &Args) -> Result<()> {
         ),
     );
     if failed.is_empty() { Ok(()) } else { bail!("tests failed") }
+}
+
+/// Runs what is not cargo's; its name, if it failed.
+fn also(name: &'static str, run: impl FnOnce() -> Result<()>) -> Option<&'static str> {
+    screen::step(name);
+    let error = run().err()?;
+    screen::failure(&error);
+    Some(name)
+}
+
+/// The fault test, which takes its length and its seed from the environment.
+fn faults(args: &Args) -> Result<()> {
+    screen::step("the fault test");
+    // It starts both programs.
+    cargo::run(cargo::cargo().args(["build", "--workspace", "--bins"]))?;
+    let mut test = cargo::cargo();
+    test.args(["test", "--package", "weir-e2e", "--test", "faults", "--", "--nocapture"]);
+    test.envs(args.rounds.map(|rounds| ("WEIR_FAULT_ROUNDS", rounds.to_string())));
+    test.envs(args.seed.map(|seed| ("WEIR_FAULT_SEED", seed.to_string())));
+    cargo::run(&mut test)
 }
 
 /// Runs cargo's tests, passes on what they print, and adds up their results.

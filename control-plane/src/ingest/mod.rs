@@ -27,7 +27,7 @@ pub use admission::{Admission, Busy, Permit, Place};
 pub use batch::{Batch, Point, Spool};
 pub use loss::{Dropped, Reason};
 pub use placement::{Horizon, Placement};
-pub use validate::Invalid;
+pub use validate::{Invalid, check};
 
 /// Why a batch was not stored.
 #[derive(Debug, thiserror::Error)]

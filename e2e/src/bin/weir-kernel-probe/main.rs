@@ -25,13 +25,14 @@ struct Check {
 }
 
 /// All of them, in the order of the table.
-const CHECKS: [Check; 17] = [
+const CHECKS: [Check; 18] = [
     Check { feature: "programs load", run: replayed::programs_load },
     Check { feature: "kernel log off and full", run: replayed::every_log_level },
     Check { feature: "captures, XDP", run: replayed::captures_by_xdp },
     Check { feature: "captures, TC egress", run: replayed::captures_by_tc_egress },
     Check { feature: "captures, TC ingress", run: replayed::captures_by_tc_ingress },
     Check { feature: "captures of raw IP", run: replayed::raw_ip },
+    Check { feature: "mutated frames", run: replayed::mutated },
     Check { feature: "filter", run: replayed::filter },
     Check { feature: "sampling", run: replayed::sampling },
     Check { feature: "flips under load", run: load::flips },

@@ -5,6 +5,7 @@ use std::fs::File;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use weir_e2e::Flows;
+use weir_e2e::differential::{self, Mutator, Way};
 use weir_sensor::capture;
 use weir_sensor::kernel::{
     self, FilterAction, FilterRule, KernelLog, Replay, ReplayLink, ReplayProgram, Settings, Verdict,
@@ -109,6 +110,22 @@ pub fn sampling(ground: &Ground) -> Result<String> {
     // Of thousands of packets: a quarter that is below an eighth or above a half is none.
     ensure!(counted > sent / 8 && counted < sent / 2, "{counted} of {sent} at 1 in 4");
     Ok("1 in 4, accounted for".to_owned())
+}
+
+/// Frames that nobody would send: the program says of each what the host's build of its parser says.
+pub fn mutated(_: &Ground) -> Result<String> {
+    const SEED: u64 = 1;
+    const EACH: usize = 2000;
+    let mut mutator = Mutator::new(SEED, differential::seeds()?);
+    let ways = [ReplayProgram::Xdp, ReplayProgram::TcEgress];
+    for program in ways {
+        let way = Way { program, link: ReplayLink::Ethernet };
+        let frames = mutator.frames(EACH, way.link);
+        if let Some(found) = differential::compare(way, &frames)? {
+            bail!("the kernel and the host differ: {:?}", differential::shrink(found)?);
+        }
+    }
+    Ok(format!("{} agree", ways.len() * EACH))
 }
 
 fn packets(flows: &Flows) -> u64 {

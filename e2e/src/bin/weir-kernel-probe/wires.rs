@@ -12,8 +12,8 @@ use weir_wire::Direction;
 
 use crate::ground::{FAR, Ground, NEAR, Tally, Wire, settings};
 
-/// When a check gives up on frames that should have been counted.
-const GIVE_UP: Duration = Duration::from_mins(1);
+/// When a check gives up on frames that should have been counted. An emulated machine may be slow.
+const GIVE_UP: Duration = Duration::from_mins(5);
 const POLL: Duration = Duration::from_millis(20);
 
 /// As a sensor does it that was told nothing; veth offers native XDP.
