@@ -15,6 +15,7 @@ pub mod config;
 pub mod expression;
 pub mod ingest;
 pub mod jobs;
+pub mod limits;
 pub mod server;
 pub mod store;
 pub mod telemetry;

@@ -14,6 +14,7 @@ use crate::auth::Auth;
 use crate::config::Config;
 use crate::ingest::{Admission, Ingest};
 use crate::jobs::Jobs;
+use crate::limits::Limits;
 use crate::store::partitions::Known;
 use crate::store::{Pool, migrations};
 use crate::telemetry::{Metrics, Registered};
@@ -53,11 +54,21 @@ pub async fn start(config: &Config) -> anyhow::Result<Server> {
     };
     jobs.make_ahead(jiff::Timestamp::now()).await.context("make the first partitions")?;
 
+    let lanes = config.ingest.max_concurrent + config.api.max_concurrent;
+    if lanes >= config.database.pool_size as usize {
+        tracing::warn!(
+            lanes,
+            pool_size = config.database.pool_size,
+            "full lanes take every connection: raise database.pool_size above ingest.max_concurrent + \
+             api.max_concurrent"
+        );
+    }
     let retention = Arc::new(config.retention.clone());
     let state = AppState {
         pool: pool.clone(),
         auth: Auth::new(&admin_token),
         ingest: Ingest::new(pool, known, config.ingest.clone(), Arc::clone(&retention), Arc::clone(&metrics)),
+        limits: Limits::new(config, Arc::clone(&metrics))?,
         admission: Admission::new(&config.ingest, Arc::clone(&metrics)),
         metrics,
         settings: Arc::new(config.api.clone()),

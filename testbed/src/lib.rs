@@ -9,6 +9,7 @@
 //! * [`usage`] – what a process holds;
 //! * [`http`] – a blocking client for the API;
 //! * [`postgres`] – a private Postgres server on a free port;
+//! * [`redis`] – a private Redis server on a free port;
 //! * [`process`] – child processes that never outlive the one that started them;
 //! * [`prometheus`] – a real Prometheus and its tools;
 //! * [`weir`] – both of Weir's programs, run as an operator would;
@@ -28,6 +29,7 @@ pub mod postgres;
 pub mod process;
 pub mod prometheus;
 pub mod proxy;
+pub mod redis;
 pub mod scratch;
 pub mod traffic;
 pub mod usage;

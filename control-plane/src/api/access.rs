@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::request::Actor;
-use super::{ApiError, AppState};
+use super::{ApiError, AppState, limit};
 use crate::auth::SensorCheck;
 
 /// An authenticated sensor, for the handler.
@@ -27,7 +27,7 @@ pub async fn operator(State(state): State<AppState>, request: Request, next: Nex
         bearer(&request).map(str::to_owned).or_else(|| for_browsers.then(|| basic(&request)).flatten());
     let mut response = match token {
         Some(token) if state.auth.is_admin(&token) => {
-            let mut response = next.run(request).await;
+            let mut response = limit::run(&state, "admin", request, next).await;
             response.extensions_mut().insert(Actor("admin".to_owned()));
             return response;
         }
@@ -57,7 +57,8 @@ pub async fn sensor(State(state): State<AppState>, mut request: Request, next: N
         Ok(SensorCheck::Gone { name }) => with_actor(ApiError::gone().into_response(), &name),
         Ok(SensorCheck::Known { sensor_id, name }) => {
             request.extensions_mut().insert(Sender { sensor_id });
-            with_actor(next.run(request).await, &name)
+            let response = limit::run(&state, &format!("sensor:{sensor_id}"), request, next).await;
+            with_actor(response, &name)
         }
     }
 }

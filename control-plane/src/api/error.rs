@@ -276,14 +276,7 @@ impl From<Busy> for ApiError {
                 "as many batches of this sensor as are allowed are in work",
             )
             .retry(1..=4),
-            Busy::Total => Self::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                Category::RateLimit,
-                "busy",
-                "The server is busy",
-                "as many batches as are allowed are in work",
-            )
-            .retry(2..=10),
+            Busy::Total => Self::busy("as many batches as are allowed are in work"),
         }
     }
 }
@@ -321,6 +314,13 @@ impl From<IngestError> for ApiError {
 }
 
 impl ApiError {
+    /// Load is shed: another time it will do.
+    #[must_use]
+    pub fn busy(detail: &'static str) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, Category::RateLimit, "busy", "The server is busy", detail)
+            .retry(2..=10)
+    }
+
     /// Final: a sensor stops sending when it reads this type.
     #[must_use]
     pub fn revoked() -> Self {

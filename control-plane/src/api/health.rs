@@ -33,10 +33,10 @@ pub struct Readiness {
     pub dependencies: Vec<Dependency>,
 }
 
-/// Something that the server cannot do without.
+/// Something that the server needs, or does better with.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Dependency {
-    /// `database` or `migrations`
+    /// `database`, `migrations`, or `redis` where it is configured
     #[schema(example = "database")]
     pub name: &'static str,
     /// `up`, `down` or `slow` (no answer in time)
@@ -44,6 +44,9 @@ pub struct Dependency {
     pub state: &'static str,
     #[schema(example = 0.8)]
     pub latency_ms: f64,
+    /// Without it nothing can be served; without Redis each instance limits by itself
+    #[schema(example = true)]
+    pub required: bool,
 }
 
 /// Liveness
@@ -72,9 +75,24 @@ pub async fn healthz() -> Json<Health> {
     )
 )]
 pub async fn readyz(State(state): State<AppState>) -> Response {
+    // Beside each other: what hangs takes its own time only.
+    let (mut dependencies, redis) = tokio::join!(database(&state), state.limits.redis(PATIENCE));
+    dependencies.extend(redis.map(|ping| Dependency {
+        name: "redis",
+        state: ping.state,
+        latency_ms: milliseconds(ping.latency),
+        required: false,
+    }));
+    let ready = dependencies.iter().all(|dependency| !dependency.required || dependency.state == "up");
+    let body = Readiness { status: if ready { "ready" } else { "unready" }, dependencies };
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(body)).into_response()
+}
+
+async fn database(state: &AppState) -> Vec<Dependency> {
     let started = Instant::now();
     let version = tokio::time::timeout(PATIENCE, migrations::version(&state.pool)).await;
-    let latency_ms = (started.elapsed().as_secs_f64() * 1e6).round() / 1e3;
+    let latency_ms = milliseconds(started.elapsed());
     let (database, schema) = match version {
         Ok(Ok(version)) => ("up", if version == migrations::latest() { "up" } else { "down" }),
         Ok(Err(error)) => {
@@ -83,16 +101,13 @@ pub async fn readyz(State(state): State<AppState>) -> Response {
         }
         Err(_) => ("slow", "slow"),
     };
-    let ready = database == "up" && schema == "up";
-    let body = Readiness {
-        status: if ready { "ready" } else { "unready" },
-        dependencies: vec![
-            Dependency { name: "database", state: database, latency_ms },
-            Dependency { name: "migrations", state: schema, latency_ms },
-        ],
-    };
-    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(body)).into_response()
+    [("database", database), ("migrations", schema)]
+        .map(|(name, state)| Dependency { name, state, latency_ms, required: true })
+        .into()
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
 }
 
 /// Metrics

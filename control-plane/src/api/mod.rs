@@ -14,6 +14,7 @@ mod flows;
 mod health;
 mod ingest;
 mod ledger;
+mod limit;
 mod linger;
 mod openapi;
 mod params;
@@ -28,7 +29,7 @@ mod window;
 use std::sync::Arc;
 
 use axum::extract::DefaultBodyLimit;
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::{Router, middleware};
 use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -39,11 +40,15 @@ use utoipa_axum::routes;
 use crate::auth::Auth;
 use crate::config;
 use crate::ingest::{Admission, Ingest};
+use crate::limits::Limits;
 use crate::store::Pool;
 use crate::telemetry::Metrics;
 
 pub use error::{ApiError, Category, FieldError, Problem};
 pub use openapi::document;
+
+/// Bytes of a body, batches apart.
+const MAX_BODY: usize = 256 << 10;
 
 /// What handlers need; cheap to clone.
 #[derive(Clone)]
@@ -52,6 +57,7 @@ pub struct AppState {
     pub auth: Auth,
     pub ingest: Ingest,
     pub admission: Admission,
+    pub limits: Limits,
     pub metrics: Metrics,
     pub settings: Arc<config::Api>,
     pub retention: Arc<config::Retention>,
@@ -92,8 +98,8 @@ pub fn router(state: AppState) -> Router {
     let (router, _) = routes(Some(&state)).split_for_parts();
     router
         .fallback(|| async { ApiError::from_status(StatusCode::NOT_FOUND) })
-        // Bodies are bounded by the one handler that reads one.
-        .layer(DefaultBodyLimit::disable())
+        // For whoever reads a body by an extractor; the handler of batches reads its own, within its bound.
+        .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(CatchPanicLayer::custom(|_| {
             axum::response::IntoResponse::into_response(ApiError::from_status(
                 StatusCode::INTERNAL_SERVER_ERROR,
@@ -112,6 +118,6 @@ fn cors(origins: &[String]) -> CorsLayer {
         .allow_origin(AllowOrigin::list(origins))
         .allow_methods([Method::GET, Method::HEAD])
         .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE, request::REQUEST_ID])
-        .expose_headers([request::REQUEST_ID, HeaderName::from_static("retry-after")])
+        .expose_headers([request::REQUEST_ID, header::RETRY_AFTER, limit::POLICY, limit::STATE])
         .max_age(std::time::Duration::from_mins(10))
 }

@@ -16,6 +16,9 @@ pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const MAX_REQUEST_ID: usize = 128;
 /// Longest path and query that is read.
 const MAX_URI: usize = 8_192;
+/// Headers that are read, and bytes of their names and values.
+const MAX_HEADERS: usize = 64;
+const MAX_HEADER_BYTES: usize = 16 << 10;
 
 /// Put on a response by whoever found out who asked; for the log.
 #[derive(Clone, Debug)]
@@ -37,6 +40,8 @@ pub async fn observe(State(state): State<AppState>, request: Request, next: Next
     let uri_length = request.uri().path_and_query().map_or(0, |uri| uri.as_str().len());
     let response = if uri_length > MAX_URI {
         problem_response(StatusCode::URI_TOO_LONG)
+    } else if too_many_headers(&request) {
+        problem_response(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)
     } else {
         // Who asks first whether to send a body learns it from the answer.
         let asks_first = request.headers().contains_key(header::EXPECT);
@@ -52,6 +57,12 @@ pub async fn observe(State(state): State<AppState>, request: Request, next: Next
     };
     drop(in_flight);
     finish(&state, response, &id, method.as_str(), &route, started)
+}
+
+fn too_many_headers(request: &Request) -> bool {
+    let headers = request.headers();
+    let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    headers.len() > MAX_HEADERS || bytes > MAX_HEADER_BYTES
 }
 
 struct InFlight<'a>(&'a AppState);

@@ -3,6 +3,7 @@
 //! Built by [`load`] from a TOML file, the environment and flags, in that order, the later one winning.
 //! A [`Config`] that exists has passed [`Config::validate`]; nothing else checks settings again.
 
+mod limits;
 mod load;
 
 use std::fmt;
@@ -13,6 +14,7 @@ use std::time::Duration;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
 
+pub use limits::{Limits, Rate, Redis};
 pub use load::{ENV_PREFIX, Overrides, load};
 
 /// Shortest admin token that is accepted: 24 characters of base64 are 144 bits.
@@ -31,6 +33,8 @@ pub struct Config {
     pub auth: Auth,
     pub ingest: Ingest,
     pub retention: Retention,
+    pub limits: Limits,
+    pub redis: Redis,
     pub log: Log,
 }
 
@@ -40,6 +44,10 @@ pub struct Config {
 pub struct Api {
     /// A request, its body included, ends after this long.
     pub request_timeout_ms: u64,
+    /// Questions in work at once, batches apart: fewer than the pool has connections.
+    pub max_concurrent: usize,
+    /// How long one waits for its turn before it is answered 503.
+    pub queue_timeout_ms: u64,
     /// Origins whose pages may call the API from a browser, as `https://host[:port]`.
     pub cors_origins: Vec<String>,
     /// Exports at once; each holds a connection to Postgres for as long as it takes.
@@ -58,6 +66,8 @@ pub struct Database {
     pub pool_size: u32,
     pub acquire_timeout_ms: u64,
     pub connect_timeout_ms: u64,
+    /// A statement that takes this long is logged and counted.
+    pub slow_statement_ms: u64,
     pub statement_timeouts_ms: StatementTimeouts,
 }
 
@@ -137,6 +147,8 @@ impl Default for Config {
             auth: Auth::default(),
             ingest: Ingest::default(),
             retention: Retention::default(),
+            limits: Limits::default(),
+            redis: Redis::default(),
             log: Log::default(),
         }
     }
@@ -144,7 +156,13 @@ impl Default for Config {
 
 impl Default for Api {
     fn default() -> Self {
-        Self { request_timeout_ms: 60_000, cors_origins: Vec::new(), max_exports: 2 }
+        Self {
+            request_timeout_ms: 60_000,
+            max_concurrent: 6,
+            queue_timeout_ms: 1_000,
+            cors_origins: Vec::new(),
+            max_exports: 2,
+        }
     }
 }
 
@@ -156,6 +174,7 @@ impl Default for Database {
             pool_size: 24,
             acquire_timeout_ms: 5_000,
             connect_timeout_ms: 5_000,
+            slow_statement_ms: 1_000,
             statement_timeouts_ms: StatementTimeouts::default(),
         }
     }
@@ -204,10 +223,15 @@ impl Config {
         within("shutdown_deadline_ms", self.shutdown_deadline_ms, 100, 600_000);
         within("api.request_timeout_ms", self.api.request_timeout_ms, 100, 600_000);
         within("api.max_exports", self.api.max_exports as u64, 1, 100);
+        within("api.max_concurrent", self.api.max_concurrent as u64, 1, 500);
+        within("api.queue_timeout_ms", self.api.queue_timeout_ms, 0, 60_000);
+        self.limits.validate(&mut within);
+        within("redis.timeout_ms", self.redis.timeout_ms, 1, 10_000);
         let database = &self.database;
         within("database.pool_size", u64::from(database.pool_size), 2, 500);
         within("database.acquire_timeout_ms", database.acquire_timeout_ms, 10, 60_000);
         within("database.connect_timeout_ms", database.connect_timeout_ms, 10, 60_000);
+        within("database.slow_statement_ms", database.slow_statement_ms, 1, 600_000);
         let timeouts = &database.statement_timeouts_ms;
         within("database.statement_timeouts_ms.ingest", timeouts.ingest, 100, 600_000);
         within("database.statement_timeouts_ms.query", timeouts.query, 100, 600_000);
@@ -255,6 +279,9 @@ impl Config {
         }
         if database.url.is_some() && database.url_file.is_some() {
             broken.push("database.url_file: database.url is set too; keep one of them".to_owned());
+        }
+        if self.redis.url.is_some() && self.redis.url_file.is_some() {
+            broken.push("redis.url_file: redis.url is set too; keep one of them".to_owned());
         }
         broken
     }
@@ -311,7 +338,7 @@ impl Auth {
 pub struct ConfigError(Vec<String>);
 
 impl ConfigError {
-    fn one(line: impl Into<String>) -> Self {
+    pub(crate) fn one(line: impl Into<String>) -> Self {
         Self(vec![line.into()])
     }
 }

@@ -242,7 +242,7 @@ async fn copy_flows(
     }
     let [partition, ..] = partitions(batch)?;
     let sql = format!("COPY {} ({}) FROM STDIN (FORMAT binary)", partition.name(), copy::COLUMNS);
-    let mut sink = pin!(lease.client().copy_in::<_, Bytes>(&sql).await?);
+    let mut sink = pin!(lease.client().copy_in::<Bytes>(&sql).await?);
     let common = copy::Common { sensor_id, batch_id, point_ids };
     let mut chunk = BytesMut::with_capacity(CHUNK + 1_024);
     copy::put_header(&mut chunk);

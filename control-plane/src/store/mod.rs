@@ -22,6 +22,7 @@ mod pool;
 pub mod resolution;
 pub mod rollups;
 pub mod sensors;
+mod statement;
 pub mod timeseries;
 pub mod top;
 

@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 
 use bb8::{ManageConnection, PooledConnection, QueueStrategy, RunError};
 use secrecy::{ExposeSecret as _, SecretString};
-use tokio_postgres::{CancelToken, Client, NoTls, Statement};
+use tokio_postgres::{CancelToken, Client, NoTls};
 
 use super::StoreError;
+use super::statement::{Prepared, Session};
 use crate::config::{Database, StatementTimeouts};
 use crate::telemetry::Metrics;
 
@@ -70,6 +71,8 @@ pub enum Isolation {
 pub struct Pool {
     inner: bb8::Pool<Manager>,
     timeouts: StatementTimeouts,
+    /// A statement that takes this long is told of.
+    slow: Duration,
     max: u32,
     metrics: Metrics,
 }
@@ -115,7 +118,13 @@ impl Pool {
             .queue_strategy(QueueStrategy::Lifo)
             .error_sink(Box::new(Sink { metrics: metrics.clone() }))
             .build_unchecked(Manager { config });
-        Ok(Self { inner, timeouts: settings.statement_timeouts_ms, max: settings.pool_size, metrics })
+        Ok(Self {
+            inner,
+            timeouts: settings.statement_timeouts_ms,
+            slow: Duration::from_millis(settings.slow_statement_ms),
+            max: settings.pool_size,
+            metrics,
+        })
     }
 
     /// Takes a connection and begins a transaction on it. `operation` names it in the metrics.
@@ -152,6 +161,7 @@ impl Pool {
             class,
             operation,
             started: Instant::now(),
+            slow: self.slow,
             in_transaction: false,
         })
     }
@@ -210,30 +220,38 @@ pub struct Lease<'a> {
     class: Class,
     operation: &'static str,
     started: Instant,
+    slow: Duration,
     in_transaction: bool,
 }
 
 impl Lease<'_> {
+    /// To run statements with.
     #[must_use]
-    pub fn client(&self) -> &Client {
-        &self.conn.client
+    pub fn client(&self) -> Session<'_> {
+        Session {
+            client: &self.conn.client,
+            metrics: &self.metrics,
+            class: self.class.name(),
+            operation: self.operation,
+            slow: self.slow,
+        }
     }
 
     /// A statement that this connection prepares once.
-    pub async fn prepared(&mut self, sql: &'static str) -> Result<Statement, StoreError> {
-        if let Some(statement) = self.conn.statements.get(sql) {
-            return Ok(statement.clone());
+    pub async fn prepared(&mut self, sql: &'static str) -> Result<Prepared, StoreError> {
+        if let Some(prepared) = self.conn.statements.get(sql) {
+            return Ok(prepared.clone());
         }
-        let statement = self.conn.client.prepare(sql).await?;
-        self.conn.statements.insert(sql, statement.clone());
-        Ok(statement)
+        let prepared = self.client().prepare(sql).await?;
+        self.conn.statements.insert(sql, prepared.clone());
+        Ok(prepared)
     }
 
     /// Commits on `Ok`, rolls back on `Err`, and gives the connection back if Postgres confirmed it.
     pub async fn finish<T>(mut self, result: Result<T, StoreError>) -> Result<T, StoreError> {
         let outcome = match result {
             Ok(value) if self.in_transaction => {
-                self.conn.client.batch_execute("COMMIT").await.map_err(StoreError::from).map(|()| value)
+                self.client().batch_execute("COMMIT").await.map_err(StoreError::from).map(|()| value)
             }
             other => other,
         };
@@ -268,7 +286,7 @@ impl Drop for Lease<'_> {
 /// A connection as the pool keeps it.
 pub struct Connection {
     client: Client,
-    statements: HashMap<&'static str, Statement>,
+    statements: HashMap<&'static str, Prepared>,
     /// In use, or left in a state that nobody vouches for.
     dirty: bool,
 }

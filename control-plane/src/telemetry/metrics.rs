@@ -23,10 +23,19 @@ pub struct Registered {
     /// category
     pub request_errors: IntCounterVec,
     pub requests_in_flight: IntGauge,
+    /// class
+    pub limited: IntCounterVec,
+    /// by: redis, local
+    pub limit_decisions: IntCounterVec,
+    pub shed: IntCounter,
+    pub redis_up: IntGauge,
+    pub redis_lost: IntCounter,
     pub exports_in_flight: IntGauge,
     pub export_rows: IntCounter,
     /// class, operation
     pub query_seconds: HistogramVec,
+    /// class, operation
+    pub slow_statements: IntCounterVec,
     /// operation
     pub rollbacks: IntCounterVec,
     /// kind
@@ -202,11 +211,29 @@ impl Registered {
             requests_in_flight: b.gauge("weir_http_requests_in_flight", "Requests being answered"),
             exports_in_flight: b.gauge("weir_exports_in_flight", "Exports being streamed"),
             export_rows: b.counter("weir_export_rows_total", "Flows written to exports"),
+            limited: b.counters(
+                "weir_rate_limited_total",
+                "Requests over their principal's limit, by class: query, read, write, ingest",
+                &["class"],
+            ),
+            limit_decisions: b.counters(
+                "weir_rate_limit_decisions_total",
+                "Requests held against a limit, by who keeps the buckets: redis (shared), local",
+                &["by"],
+            ),
+            shed: b.counter("weir_http_shed_total", "Questions turned away because too many were in work"),
+            redis_up: b.gauge("weir_redis_up", "Whether Redis is configured and there"),
+            redis_lost: b.counter("weir_redis_lost_total", "Times that Redis went away"),
             query_seconds: b.histograms(
                 "weir_db_transaction_duration_seconds",
                 "Time a connection was held for one transaction, by query class and operation",
                 &["class", "operation"],
                 LATENCY,
+            ),
+            slow_statements: b.counters(
+                "weir_db_slow_statements_total",
+                "Statements that took database.slow_statement_ms or longer; the log has their text",
+                &["class", "operation"],
             ),
             rollbacks: b.counters("weir_db_rollbacks_total", "Transactions rolled back", &["operation"]),
             database_errors: b.counters("weir_db_errors_total", "Failed transactions, by kind", &["kind"]),

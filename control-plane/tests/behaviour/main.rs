@@ -21,6 +21,7 @@ mod ingest_once;
 mod ingest_refuses;
 mod ingest_storm;
 mod ledger;
+mod limits;
 mod metrics;
 mod migrations;
 mod openapi;

@@ -114,3 +114,27 @@ async fn a8_a_question_that_takes_too_long_is_ended_and_says_so() {
     plane.end_sleepers();
     lock.join().expect("the thread ends").expect_err("its session was ended");
 }
+
+/// O5: a statement that takes long is counted by what it was for, whoever was at fault.
+#[tokio::test(flavor = "multi_thread")]
+async fn o5_slow_statements_are_counted() {
+    let plane = Plane::start_with(|config| config.database.slow_statement_ms = 200).await;
+    let token = plane.sensor("edge-1").await;
+    let slow = |operation: &str| {
+        let labels = ["ingest", operation];
+        plane.state().metrics.slow_statements.with_label_values(&labels).get()
+    };
+    let lock =
+        plane.pool().begin(Class::Admin, Isolation::ReadCommitted, "test").await.expect("a connection");
+    lock.client().batch_execute("LOCK TABLE batch IN SHARE MODE").await.expect("the table is locked");
+    assert_eq!(slow("ingest"), 0);
+    let held_up = batch(1, 0, recent_minute_ns(), mixed_flows());
+    let release = async {
+        let waiting = "SELECT count(*) FROM pg_locks WHERE relation = 'batch'::regclass AND NOT granted";
+        eventually("the batch waits", || async { plane.sql(waiting) == "1" }).await;
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        lock.finish(Ok(())).await.expect("it is unlocked");
+    };
+    tokio::join!(plane.store(&token, &held_up), release);
+    assert!(slow("ingest") >= 1, "the statement that waited");
+}

@@ -20,6 +20,7 @@ const WANTED: [Wanted; 15] = [
     Wanted { program: "cc", package: "gcc", found: in_path },
     Wanted { program: "stdlib.h", package: "libc6-dev", found: header },
     Wanted { program: "initdb", package: "postgresql", found: postgres },
+    Wanted { program: "redis-server", package: "redis-server", found: in_path },
     Wanted { program: "tcpreplay", package: "tcpreplay", found: in_path },
     Wanted { program: "ip", package: "iproute2", found: in_path },
     Wanted { program: "tc", package: "iproute2", found: in_path },
