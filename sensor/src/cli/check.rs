@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::run::Configuration;
 use super::{EXIT_FAILED, EXIT_INPUT};
-use crate::kernel::{self, Finding, Verdict};
+use crate::kernel::{self, Finding, Pinning, Verdict};
 
 const EXAMPLES: &str = "Examples:
   weir-sensor check --interface eth0
@@ -48,7 +48,9 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         }
     };
     let mut findings = kernel::check();
-    if let Some(pinning) = config.pins.pinning() {
+    // Also with pins off: what is there from before counts on, and nobody drains it.
+    let pinning = Pinning::new(&config.pins.folder, &config.pins.name);
+    if config.pins.enabled || pinning.path().exists() {
         let interfaces: Vec<String> =
             config.interfaces.iter().map(|interface| interface.name.clone()).collect();
         findings.extend(kernel::check_pins(&pinning, &config.kernel_settings(), &interfaces));

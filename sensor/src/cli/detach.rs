@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::EXIT_INPUT;
 use super::run::Configuration;
-use crate::kernel::pins::{self, Removed};
+use crate::kernel::pins::{self, Pinning, Removed};
 
 const EXAMPLES: &str = "Examples:
   weir-sensor detach
@@ -49,9 +49,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         }
     };
     // Also with pins off: what they name may be there from before.
-    let mut section = config.pins;
-    section.enabled = true;
-    let Some(pinning) = section.pinning() else { return Ok(ExitCode::SUCCESS) };
+    let pinning = Pinning::new(&config.pins.folder, &config.pins.name);
     let removed = pins::remove(&pinning)?;
     let mut out = std::io::stdout().lock();
     let folder = pinning.path().display().to_string();

@@ -18,8 +18,9 @@ pub enum KernelError {
     #[error("attach {what} to `{interface}`: {}; {remedy}", chain(.source))]
     Attach { what: &'static str, interface: String, source: Box<ProgramError>, remedy: String },
     #[error(
-        "attach XDP to `{interface}`: program `{program}` (id {id}) is attached already and is left alone; \
-         detach it (`ip link set dev {interface} xdp off`), or set `ingress = \"tc\"` for this interface"
+        "attach XDP to `{interface}`: program `{program}` (id {id}) is attached already and is left alone; {}, \
+         or set `ingress = \"tc\"` for this interface",
+        detach(interface, program)
     )]
     XdpTaken { interface: String, id: u32, program: String },
     #[error(
@@ -118,6 +119,16 @@ impl KernelError {
     pub(super) fn system(what: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::System { what, source }
     }
+}
+
+/// How to get rid of an XDP program: `ip` cannot remove a pinned one.
+fn detach(interface: &str, program: &str) -> String {
+    if program.starts_with("weir_") {
+        return "it is another sensor's, or of one that is stopped and was not ended: then `weir-sensor detach` \
+                (with its pins.name) removes it"
+            .to_owned();
+    }
+    format!("detach it (`ip link set dev {interface} xdp off`)")
 }
 
 /// Whether a map has no such key.

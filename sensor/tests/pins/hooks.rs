@@ -1,6 +1,6 @@
 //! Interfaces and hooks that change between two sensors.
 
-use weir_sensor::kernel::{Datapath, EgressMode, IngressMode, KernelError, Opened, Pinning};
+use weir_sensor::kernel::{Datapath, EgressMode, IngressMode, KernelError, Opened, Pinning, Settings};
 
 use super::{
     ledger::{Ledger, Modes, settings},
@@ -38,7 +38,7 @@ fn index(interface: &str) -> u32 {
 }
 
 #[test]
-fn k8_a_second_sensor_is_refused_and_a_foreign_program_is_left_alone() {
+fn s8_a_second_sensor_is_refused_and_a_foreign_program_is_left_alone() {
     room(|| {
         let (settings, pinning) = (settings(), pinning());
         let mut first = Datapath::open(&settings, Some(&pinning)).expect("it opens").datapath;
@@ -63,11 +63,12 @@ fn k8_a_second_sensor_is_refused_and_a_foreign_program_is_left_alone() {
         let mut foreign = Datapath::load(&settings).expect("it loads");
         let taken = foreign.attach("rx", IngressMode::Auto, EgressMode::Off).expect_err("rx is taken");
         assert!(matches!(taken, KernelError::XdpTaken { .. }), "{taken}");
+        assert!(taken.to_string().contains("weir-sensor detach"), "{taken}");
     });
 }
 
 #[test]
-fn k8_interfaces_that_come_go_and_are_renamed_between_two_sensors() {
+fn s8_interfaces_that_come_go_and_are_renamed_between_two_sensors() {
     room(|| {
         let mut ledger = Ledger::default();
         let (settings, pinning) = (settings(), pinning());
@@ -135,7 +136,7 @@ fn k8_interfaces_that_come_go_and_are_renamed_between_two_sensors() {
 }
 
 #[test]
-fn k8_another_kind_of_hook_takes_the_old_one_s_place() {
+fn s8_another_kind_of_hook_takes_the_old_one_s_place() {
     room(|| {
         let (settings, pinning) = (settings(), pinning());
         let index = index("rx");
@@ -158,7 +159,25 @@ fn k8_another_kind_of_hook_takes_the_old_one_s_place() {
 }
 
 #[test]
-fn k8_a_clsact_filter_that_a_killed_sensor_left_is_replaced_and_not_stacked() {
+fn s8_an_interface_that_finds_no_number_leaves_none_behind() {
+    room(|| {
+        let settings = Settings { max_points: 3, ..settings() };
+        let mut datapath = Datapath::open(&settings, Some(&pinning())).expect("it opens").datapath;
+        datapath.attach("rx", IngressMode::Native, EgressMode::Off).expect("it is attached");
+        let error =
+            datapath.attach("tx", IngressMode::Off, EgressMode::Auto).expect_err("one number is left");
+        assert!(matches!(error, KernelError::NoPointLeft { .. }), "{error}");
+        send(10);
+        let drained = datapath.flip().expect("the epoch ends");
+        let points: Vec<_> =
+            drained.points.iter().map(|point| (point.interface.as_str(), point.totals.frames)).collect();
+        assert_eq!(points, [("rx", 10), ("rx", 0)], "both directions of rx, nothing of tx");
+        assert_eq!(pinned(), [format!("{}-ingress-native", index("rx"))]);
+    });
+}
+
+#[test]
+fn s8_a_clsact_filter_that_a_killed_sensor_left_is_replaced_and_not_stacked() {
     room(|| {
         let settings = settings();
         for _ in 0..3 {

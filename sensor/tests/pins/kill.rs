@@ -18,7 +18,8 @@ use super::{
 
 const LEDGER: &str = "WEIR_TEST_LEDGER";
 const ROUND: &str = "WEIR_TEST_ROUND";
-const ROUNDS: u32 = 24;
+const EGRESS: &str = "WEIR_TEST_EGRESS";
+const ROUNDS: u32 = 12;
 
 /// Every third sensor is another build, every fourth has tables of another size.
 fn sensor(round: u32) -> (weir_sensor::kernel::Settings, Pinning) {
@@ -30,38 +31,56 @@ fn sensor(round: u32) -> (weir_sensor::kernel::Settings, Pinning) {
     (settings, Pinning { build, ..pinning() })
 }
 
-const MODES: Modes = Modes { ingress: IngressMode::Native, egress: EgressMode::Clsact };
+/// Links on both hooks, where the kernel has them; or a filter, which is replaced in another way.
+fn modes(egress: &str) -> Modes {
+    if egress == "clsact" {
+        return Modes { ingress: IngressMode::Generic, egress: EgressMode::Clsact };
+    }
+    Modes { ingress: IngressMode::Native, egress: EgressMode::Auto }
+}
 
 /// What is killed: drains without a pause.
 #[test]
-#[ignore = "the process that k8_sensors_killed_at_any_instant starts and kills"]
+#[ignore = "the process that s8_sensors_killed_at_any_instant starts and kills"]
 fn target() {
     let ledger = env::var_os(LEDGER).expect("the test says where the ledger is");
     let round = env::var(ROUND).expect("the test says which round it is").parse().expect("a number");
+    let modes = modes(&env::var(EGRESS).expect("the test says which hook it is"));
     let (settings, pinning) = sensor(round);
     let mut ledger = Ledger::in_file(Path::new(&ledger));
-    let mut datapath = ledger.take_over(&settings, &pinning, MODES);
+    let mut datapath = ledger.take_over(&settings, &pinning, modes);
     loop {
         ledger.drain(&mut datapath);
     }
 }
 
 #[test]
-fn k8_sensors_killed_at_any_instant_lose_and_double_nothing() {
-    room(|| {
+fn s8_sensors_killed_at_any_instant_lose_and_double_nothing() {
+    killed("auto");
+}
+
+#[test]
+fn s8_sensors_killed_at_any_instant_lose_and_double_nothing_by_clsact_filters() {
+    killed("clsact");
+}
+
+fn killed(egress: &'static str) {
+    room(move || {
+        let modes = modes(egress);
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("ledger");
         let seed: u64 = rand::random();
         println!("seed {seed}");
         let mut random = StdRng::seed_from_u64(seed);
         // Attached before the first packet: what is sent is what must be counted.
-        drop(Ledger::in_file(&file).take_over(&settings(), &pinning(), MODES));
+        drop(Ledger::in_file(&file).take_over(&settings(), &pinning(), modes));
         let traffic = Traffic::start();
         for round in 0..ROUNDS {
             let mut target = Command::new(env::current_exe().expect("this test has a file"))
                 .args(["--exact", "kill::target", "--ignored"])
                 .env(LEDGER, &file)
                 .env(ROUND, round.to_string())
+                .env(EGRESS, egress)
                 .stdout(Stdio::null())
                 .spawn()
                 .expect("the target starts");
@@ -88,7 +107,7 @@ fn k8_sensors_killed_at_any_instant_lose_and_double_nothing() {
         }
         traffic.stop();
         let mut ledger = Ledger::in_file(&file);
-        let mut datapath = ledger.take_over(&settings(), &pinning(), MODES);
+        let mut datapath = ledger.take_over(&settings(), &pinning(), modes);
         ledger.drain(&mut datapath);
         ledger.settle();
         datapath.discard().expect("the pins are removed");

@@ -64,7 +64,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn k8_detach_removes_everything_and_says_what_went() {
+fn s8_detach_removes_everything_and_says_what_went() {
     room(|| {
         let nothing = weir_sensor(&["detach"]);
         assert_eq!(text(&nothing.stdout), "nothing is pinned in /sys/fs/bpf/weir/main\n");
@@ -98,7 +98,7 @@ fn k8_detach_removes_everything_and_says_what_went() {
 }
 
 #[test]
-fn k8_what_is_half_made_or_half_removed_is_cleared_away() {
+fn s8_what_is_half_made_or_half_removed_is_cleared_away() {
     room(|| {
         let mut ledger = Ledger::default();
         let mut datapath = ledger.take_over(&settings(), &pinning(), MODES);
@@ -127,7 +127,7 @@ fn k8_what_is_half_made_or_half_removed_is_cleared_away() {
 }
 
 #[test]
-fn k8_pins_that_cannot_be_taken_over_are_refused_and_explained() {
+fn s8_pins_that_cannot_be_taken_over_are_refused_and_explained() {
     room(|| {
         let names = ["rx".to_owned(), "tx".to_owned()];
         let open = || Datapath::open(&settings(), Some(&pinning()));

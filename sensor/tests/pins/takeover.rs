@@ -9,7 +9,7 @@ use super::{
 };
 
 #[test]
-fn k8_a_sensor_that_ends_at_any_step_loses_and_doubles_nothing() {
+fn s8_a_sensor_that_ends_at_any_step_loses_and_doubles_nothing() {
     room(|| {
         let mut ledger = Ledger::default();
         let (settings, pinning) = (settings(), pinning());
@@ -80,7 +80,7 @@ fn k8_a_sensor_that_ends_at_any_step_loses_and_doubles_nothing() {
 }
 
 #[test]
-fn k8_traffic_that_never_stops_is_counted_once_across_restarts_upgrades_and_new_sizes() {
+fn s8_traffic_that_never_stops_is_counted_once_across_restarts_upgrades_and_new_sizes() {
     for modes in modes() {
         room(move || {
             let mut ledger = Ledger::default();

@@ -36,9 +36,12 @@ use std::{
         unix::fs::{DirBuilderExt as _, MetadataExt as _},
     },
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 use nix::{
+    errno::Errno,
     fcntl::{Flock, FlockArg},
     sys::statfs::{FsType, fstatfs, statfs},
 };
@@ -82,6 +85,9 @@ impl Pinning {
 /// `BPF_FS_MAGIC` of linux/magic.h.
 const BPFFS: i64 = 0xcafe_4a11;
 
+/// How long the lock is tried for.
+const LOCKED_WITHIN: Duration = Duration::from_millis(500);
+
 const LINKS: &str = "links";
 const MAKING: &str = "making";
 const DISCARDED: &str = "discarded";
@@ -100,12 +106,7 @@ impl Folder {
         loop {
             make(&path.join(LINKS))?;
             let folder = open(&path)?;
-            let lock = Flock::lock(folder, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| {
-                if errno == nix::errno::Errno::EWOULDBLOCK {
-                    return KernelError::PinsInUse { folder: path.clone(), pid: holder(&path) };
-                }
-                KernelError::pins("lock the folder of pins", &path)(errno.into())
-            })?;
+            let lock = lock(folder, &path)?;
             // `detach` may have removed the folder between the two: then the lock is on nothing.
             let still = |metadata: fs::Metadata| {
                 lock.metadata()
@@ -274,6 +275,27 @@ fn open(path: &Path) -> Result<File, KernelError> {
         Ok(found) if found.filesystem_type() == FsType(BPFFS) => Ok(folder),
         Ok(_) => Err(KernelError::NotBpffs(path.to_owned(), path.to_owned())),
         Err(errno) => Err(failed(errno.into())),
+    }
+}
+
+/// Takes the lock. A process that was killed while it started another may leave the lock to that one until it
+/// is executed: so it is tried for a moment.
+fn lock(mut folder: File, path: &Path) -> Result<Flock<File>, KernelError> {
+    let until = Instant::now() + LOCKED_WITHIN;
+    loop {
+        match Flock::lock(folder, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((_, errno)) if errno != Errno::EWOULDBLOCK => {
+                return Err(KernelError::pins("lock the folder of pins", path)(errno.into()));
+            }
+            Err(_) if Instant::now() > until => {
+                return Err(KernelError::PinsInUse { folder: path.to_owned(), pid: holder(path) });
+            }
+            Err((unlocked, _)) => {
+                folder = unlocked;
+                thread::sleep(Duration::from_millis(20));
+            }
+        }
     }
 }
 
