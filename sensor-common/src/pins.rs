@@ -64,7 +64,8 @@ pub struct Began {
     pub wall_ns: i64,
     /// What was to be added to `CLOCK_MONOTONIC` to get the wall clock.
     pub offset_ns: i64,
-    pub reserved: u64,
+    /// How long the machine had been in suspend: what `CLOCK_BOOTTIME` was ahead of `CLOCK_MONOTONIC`.
+    pub asleep_ns: u64,
 }
 
 const _: () = assert!(size_of::<Began>() == 48);

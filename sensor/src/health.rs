@@ -103,7 +103,7 @@ impl Health {
         }
         if let Some(delivery) = &self.delivery {
             let breaker = delivery.borrow().breaker.label();
-            capture.detail.push_str(&format!("; the circuit breaker of delivery is {breaker}"));
+            capture.detail = format!("{}; the circuit breaker of delivery is {breaker}", capture.detail);
         }
         capture
     }

@@ -98,6 +98,10 @@ metrics! {
     slots: gauge = "table_slots";
     /// When the last epoch was drained, seconds since the Unix epoch
     last_drain: float = "last_drain_timestamp_seconds";
+    /// Epochs in which the wall clock was set
+    clock_steps: counter = "clock_steps_total";
+    /// By how much the wall clock was set last; positive is forward
+    clock_step: float = "clock_step_seconds";
     /// One packet in this many is counted
     sampling_interval: gauge = "sampling_interval";
 
@@ -205,6 +209,17 @@ impl Metrics {
         self.slots.set(drained.figures.slots as i64);
         self.sampling_interval.set(i64::from(drained.sampling_interval));
         self.last_drain.set(unix_seconds());
+        let step_ns = drained.figures.clock_step_ns;
+        if step_ns != 0 {
+            let seconds = step_ns as f64 / 1e9;
+            self.clock_steps.inc();
+            self.clock_step.set(seconds);
+            tracing::warn!(
+                epoch = drained.epoch,
+                seconds,
+                "the wall clock was set: times of this epoch follow the new one"
+            );
+        }
         for point in &drained.points {
             self.point(point);
         }

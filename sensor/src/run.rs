@@ -18,9 +18,9 @@ use weir_wire::Direction;
 use crate::config::{Config, ConfigError, Connections};
 use crate::flow::{Limits, Merger};
 use crate::health::{self, Health};
-use crate::kernel::{Attachment, Datapath};
+use crate::kernel::{Attachment, Datapath, Opened};
 use crate::metrics::Metrics;
-use crate::pipeline::{self, Drain, DrainError, Merge, MergeError, Pace, Proof, Pulse, Steer, Stop};
+use crate::pipeline::{self, Drain, DrainError, Kernel, Merge, MergeError, Pace, Proof, Pulse, Steer, Stop};
 use crate::ship::{Acknowledged, Client, Courier, Outbox, OutboxClosed, Pacing, Status};
 use crate::spool::{Spool, socket};
 
@@ -46,8 +46,13 @@ pub async fn run(config: Config, reload: Reload) -> anyhow::Result<()> {
         None => (None, HashMap::new()),
     };
 
-    let mut datapath = Datapath::load(&config.kernel_settings())?;
+    let pinning = config.pins.pinning();
+    let Opened { mut datapath, predecessors, adopted } =
+        Datapath::open(&config.kernel_settings(), pinning.as_ref())?;
     let attached = attach(&mut datapath, &config)?;
+    for line in datapath.retire_unclaimed()? {
+        tracing::info!("{line}: its programs are taken off");
+    }
     // After attaching, which loads programs: a map that is taken out of the object cannot be linked to.
     if let Some(forwarder) = datapath.log_forwarder() {
         tokio::spawn(forwarder);
@@ -58,7 +63,10 @@ pub async fn run(config: Config, reload: Reload) -> anyhow::Result<()> {
     let (pulse, pulses) = watch::channel(Pulse { last_drain: None, epoch: config.epoch.0 });
     let (epochs, handovers) = pipeline::channel();
     let generation = datapath.generation();
-    tracing::info!(%generation, epoch = %config.epoch, "counting");
+    tracing::info!(
+        %generation, epoch = %config.epoch, adopted, predecessors = predecessors.len(),
+        pinned = pinning.is_some(), "counting"
+    );
     let wakes = datapath.take_wakeups();
     if wakes.is_none() {
         tracing::warn!("the kernel side offers no wake-ups: a full table is noticed when its epoch ends");
@@ -67,7 +75,8 @@ pub async fn run(config: Config, reload: Reload) -> anyhow::Result<()> {
     let pace =
         Pace { epoch: config.epoch.0, steer: steering, stopping: stopping.clone(), stop: how, spooled };
     let proof = Proof::new(PathBuf::from("/sys/class/net"), attached);
-    let drain = Drain::new(datapath, wakes, pace, epochs, proof, Arc::clone(&metrics), pulse);
+    let source = Kernel::new(datapath, predecessors, pinning.is_some());
+    let drain = Drain::new(source, wakes, pace, epochs, proof, Arc::clone(&metrics), pulse);
     let drain = tokio::spawn(drain.run());
 
     let merger = Merger::new(limits(&config.connections));

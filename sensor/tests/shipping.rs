@@ -166,14 +166,14 @@ async fn until(condition: impl Fn() -> bool) {
 /// Ships three epochs past a script and waits until all are settled.
 async fn past(script: Vec<Script>) -> (Server, Spool, Arc<Metrics>, TempDir) {
     let (server, address) = Server::start(script).await;
-    let Shipping { spool, mut intake, task, metrics, stop: _stop, _folder, .. } =
+    let Shipping { spool, mut intake, task, metrics, stop: _stop, _folder: folder, .. } =
         ship(&settings(address), Duration::from_millis(50));
     for number in 0..3 {
         intake.put(vec![batch(number)]).await.expect("safe");
     }
     drop(intake);
     within(task).await.expect("no panic").expect("the spool runs");
-    (server, spool, metrics, _folder)
+    (server, spool, metrics, folder)
 }
 
 fn retries(metrics: &Metrics, reason: &str) -> u64 {
@@ -350,8 +350,7 @@ async fn after_an_outage_live_batches_go_first_and_the_backlog_follows_in_order(
     drop(intake);
     within(task).await.expect("no panic").expect("the spool runs");
     let taken = epochs(&server);
-    let [.., probe, a, b, c, d, e, f, g, h, i] = taken[..] else { panic!("{taken:?}") };
-    assert_eq!((probe, [a, b, c, d, e, f, g, h, i]), (9, [0, 1, 2, 3, 4, 5, 6, 7, 8]));
+    assert_eq!(taken[taken.len() - 10..], [9, 0, 1, 2, 3, 4, 5, 6, 7, 8]);
     assert_eq!((metrics.breaker_state.get(), metrics.shipped_batches.get()), (0, 10));
     assert_eq!(status.borrow().breaker, BreakerState::Closed);
 }

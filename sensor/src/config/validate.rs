@@ -64,7 +64,7 @@ pub(super) fn problems(config: &Config, problems: &mut Vec<Problem>) {
 
 fn spool(spool: &Spool, check: &mut Check<'_>) {
     check.that(spool.folder.is_absolute(), "spool.folder", || {
-        format!("is {:?}; an absolute path is expected", spool.folder)
+        format!("is {}; an absolute path is expected", spool.folder.display())
     });
     check.that((1 << 20..=1 << 40).contains(&spool.max_bytes.0), "spool.max_bytes", || {
         format!("is {} bytes; 1MiB to 1024GiB are allowed", spool.max_bytes.0)

@@ -5,8 +5,13 @@
 //! to a tick (1 to 10 ms), and a step of the wall clock reaches the records one epoch later at most.
 //!
 //! An epoch may last as long as the sensor was away. Its readings stand in the tables' identity, so whoever
-//! drains it finds the same times; where the wall clock was set meanwhile (or the machine slept), no time
-//! leaves the window by more than the step.
+//! drains it finds the same times.
+//!
+//! What the wall clock gains on the kernel's clock in an epoch has three causes. Drift, which is slow, and
+//! suspend, which `CLOCK_BOOTTIME` tells apart, are true: they are spread over the epoch, so that its window
+//! holds all of its times. The rest, if it is more than a clock can drift, is a step: somebody set the clock.
+//! Nobody knows when in the epoch that was: all times are told by the clock that was right at the end, and none
+//! is before the window.
 
 use std::{
     os::fd::{AsFd as _, OwnedFd},
@@ -18,9 +23,10 @@ use weir_sensor_common::{Control, TICKS, pins::Began};
 
 use super::{KernelError, memory::MapMemory, sys};
 
-/// A difference of the offset between the ends of an epoch that is a step and no drift: a clock that is
-/// slewed at the kernel's limit (500 ppm) takes three minutes for it.
-const STEP_NS: u64 = 100_000_000;
+/// What is no step in an epoch of any length...
+const STEP_NS: u64 = 50_000_000;
+/// ...and what a clock may drift beside: the kernel slews by 500 ppm at the most.
+const DRIFT: u64 = 1_000_000 / 500;
 
 /// Tick counter and `CLOCK_MONOTONIC` at one instant.
 #[derive(Clone, Copy, Debug, Default)]
@@ -59,6 +65,10 @@ impl Clocks {
 pub struct WallClock {
     /// What to add to kernel nanoseconds to get nanoseconds since the Unix epoch.
     offset_ns: i64,
+    /// What the wall clock gained in the epoch by drift and suspend.
+    gained_ns: i64,
+    /// How long the machine has been in suspend.
+    asleep_ns: u64,
     /// Readings at the epoch's ends.
     from: Reading,
     to: Reading,
@@ -77,41 +87,52 @@ impl WallClock {
             (after - before, wall - (before + (after - before) / 2))
         };
         let (_, offset_ns) = (0..5).map(|_| reading()).min().unwrap_or_default();
-        Self { offset_ns, ..Self::of_capture() }
+        let boottime = now(ClockId::CLOCK_BOOTTIME);
+        let asleep_ns = boottime.saturating_sub(now(ClockId::CLOCK_MONOTONIC)).max(0) as u64;
+        Self { offset_ns, asleep_ns, ..Self::of_capture() }
     }
 
     /// Of an epoch, from what was read at its ends.
     pub fn of_epoch(from: Began, to: Began) -> Self {
-        let stepped = Self::step(from, to) != 0;
+        let step_ns = Self::step(from, to);
         Self {
             offset_ns: to.offset_ns,
+            gained_ns: to.offset_ns.wrapping_sub(from.offset_ns).wrapping_sub(step_ns),
+            asleep_ns: to.asleep_ns,
             from: Reading { ticks: from.ticks, ns: from.ns },
             to: Reading { ticks: to.ticks, ns: to.ns },
-            earliest: if stepped { from.wall_ns } else { i64::MIN },
+            earliest: if step_ns == 0 { i64::MIN } else { from.wall_ns },
         }
     }
 
-    /// By how much the wall clock was set in an epoch; 0 for a drift.
+    /// By how much the wall clock was set in an epoch; 0 for a drift or a suspend.
     pub fn step(from: Began, to: Began) -> i64 {
-        let stepped = to.offset_ns.abs_diff(from.offset_ns) >= STEP_NS;
-        if stepped { to.offset_ns.wrapping_sub(from.offset_ns) } else { 0 }
+        let asleep_ns = to.asleep_ns.saturating_sub(from.asleep_ns) as i64;
+        let gained_ns = to.offset_ns.wrapping_sub(from.offset_ns).wrapping_sub(asleep_ns);
+        let drift_ns = STEP_NS + to.ns.saturating_sub(from.ns) / DRIFT;
+        if gained_ns.unsigned_abs() > drift_ns { gained_ns } else { 0 }
     }
 
     /// An epoch that begins now, by this clock.
     pub fn begin(self, epoch: u64, reading: Reading) -> Began {
         let Reading { ticks, ns } = reading;
-        Began { epoch, ticks, ns, wall_ns: self.now(), offset_ns: self.offset_ns, reserved: 0 }
+        Began { epoch, ticks, ns, wall_ns: self.now(), offset_ns: self.offset_ns, asleep_ns: self.asleep_ns }
     }
 
     /// For a replay, whose clock is the capture's.
     pub const fn of_capture() -> Self {
         let reading = Reading { ticks: 0, ns: 0 };
-        Self { offset_ns: 0, from: reading, to: reading, earliest: i64::MIN }
+        Self { offset_ns: 0, gained_ns: 0, asleep_ns: 0, from: reading, to: reading, earliest: i64::MIN }
     }
 
     /// Nanoseconds since the Unix epoch, of kernel nanoseconds.
     pub fn wall(self, kernel_ns: u64) -> i64 {
-        (kernel_ns as i64).wrapping_add(self.offset_ns).max(self.earliest)
+        let Self { offset_ns, gained_ns, from, to, earliest, .. } = self;
+        let span = i128::from(to.ns.saturating_sub(from.ns));
+        // What was still to be gained at that time.
+        let left = to.ns.saturating_sub(kernel_ns.clamp(from.ns.min(to.ns), to.ns));
+        let ahead = if span == 0 { 0 } else { (i128::from(gained_ns) * i128::from(left) / span) as i64 };
+        (kernel_ns as i64).wrapping_add(offset_ns).wrapping_sub(ahead).max(earliest)
     }
 
     /// Kernel nanoseconds of a slot's stamp.
@@ -169,7 +190,51 @@ mod tests {
         let to = Began { ns: 9_000, wall_ns: 4 * hour + 9_000, offset_ns: 4 * hour, ..Began::default() };
         let clock = WallClock::of_epoch(from, to);
         assert_eq!(clock.wall(2_000), from.wall_ns);
-        let unset = WallClock::of_epoch(from, Began { offset_ns: from.offset_ns + 7, ..to });
-        assert_eq!(unset.wall(999), 5 * hour + 1_006, "a drift is not a step");
+        assert_eq!(WallClock::step(from, to), -hour);
+    }
+
+    /// I4: a drift is spread over the epoch and is no step.
+    #[test]
+    fn a_drift_is_spread_over_its_epoch() {
+        let from = Began { ns: 1_000, offset_ns: 500, ..Began::default() };
+        let to = Began { ns: 9_000, offset_ns: 508, ..Began::default() };
+        let clock = WallClock::of_epoch(from, to);
+        assert_eq!([1_000, 5_000, 9_000, 9_500].map(|ns| clock.wall(ns)), [1_500, 5_504, 9_508, 10_008]);
+        assert_eq!(WallClock::step(from, to), 0);
+    }
+
+    /// I4: eight hours in suspend are no step; the first packet of the epoch is dated before, the last after.
+    #[test]
+    fn a_suspend_is_no_step_and_leaves_times_within_the_window() {
+        let (second, night) = (1_000_000_000, 28_800_000_000_000);
+        let from = Began {
+            ns: second,
+            wall_ns: 3 * second as i64,
+            offset_ns: 2 * second as i64,
+            ..Began::default()
+        };
+        let to = Began {
+            ns: 6 * second,
+            offset_ns: 2 * second as i64 + night,
+            asleep_ns: night as u64,
+            ..Began::default()
+        };
+        assert_eq!(WallClock::step(from, to), 0);
+        let clock = WallClock::of_epoch(from, to);
+        assert_eq!(clock.wall(from.ns), from.wall_ns);
+        assert_eq!(clock.wall(to.ns), to.ns as i64 + to.offset_ns);
+        // The clock was set forward by an hour as well.
+        let hour = 3_600_000_000_000;
+        let to = Began { offset_ns: to.offset_ns + hour, ..to };
+        assert_eq!(WallClock::step(from, to), hour);
+        assert_eq!(WallClock::of_epoch(from, to).wall(from.ns), from.wall_ns + hour);
+    }
+
+    /// I4: what a clock can drift in ten hours would be a step in five seconds.
+    #[test]
+    fn a_long_epoch_may_drift_further() {
+        let drifted = |ns: u64| Began { ns, offset_ns: 10_000_000_000, ..Began::default() };
+        assert_eq!(WallClock::step(Began::default(), drifted(5_000_000_000)), 10_000_000_000);
+        assert_eq!(WallClock::step(Began::default(), drifted(36_000_000_000_000)), 0);
     }
 }

@@ -16,7 +16,7 @@ mod tests;
 pub use drain::{Drain, DrainError, Pace, Pulse, Steer};
 pub use merge::{Merge, MergeError};
 pub use proof::Proof;
-pub use source::{NoWakes, Past, PastError, Source, Stop, Wakes};
+pub use source::{Kernel, NoWakes, Past, PastError, Source, Stop, Wakes};
 
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;

@@ -5,7 +5,7 @@ use std::io;
 
 use uuid::Uuid;
 
-use crate::kernel::{self, Drained, FilterAction, FilterRule, KernelError, Wakeup, Wakeups};
+use crate::kernel::{Datapath, Drained, FilterAction, FilterRule, KernelError, Predecessor, Wakeup, Wakeups};
 
 /// Tables that are drained by epochs. All calls may block.
 pub trait Source: Send + 'static {
@@ -64,15 +64,43 @@ pub trait Past: Send + 'static {
     fn discard(self: Box<Self>) -> Result<(), PastError>;
 }
 
-impl Source for kernel::Datapath {
+/// The kernel's tables, and those of earlier sensors.
+pub struct Kernel {
+    /// Empty once it has ended.
+    datapath: Option<Datapath>,
+    predecessors: Vec<Predecessor>,
+    /// Whether they outlive the sensor.
+    pinned: bool,
+}
+
+impl Kernel {
+    #[must_use]
+    pub fn new(datapath: Datapath, predecessors: Vec<Predecessor>, pinned: bool) -> Self {
+        Self { datapath: Some(datapath), predecessors, pinned }
+    }
+
+    fn datapath(&mut self) -> Result<&mut Datapath, KernelError> {
+        self.datapath.as_mut().ok_or_else(|| KernelError::System {
+            what: "use the kernel's tables",
+            source: io::Error::other("they have been given up already"),
+        })
+    }
+
+    /// Whether counting ends with this sensor.
+    fn leaves(&self, stop: Stop) -> bool {
+        !self.pinned || stop == Stop::Leave
+    }
+}
+
+impl Source for Kernel {
     type Error = KernelError;
 
     fn flip(&mut self) -> Result<Drained, KernelError> {
-        Self::flip(self)
+        self.datapath()?.flip()
     }
 
     fn release(&mut self, epoch: u64) -> Result<(), KernelError> {
-        Self::release(self, epoch)
+        self.datapath()?.release(epoch)
     }
 
     fn update(
@@ -81,15 +109,54 @@ impl Source for kernel::Datapath {
         rules: &[FilterRule],
         default: FilterAction,
     ) -> Result<(), KernelError> {
-        Self::update(self, sampling_interval, rules, default)
+        self.datapath()?.update(sampling_interval, rules, default)
     }
 
+    fn generation(&self) -> Uuid {
+        self.datapath.as_ref().map_or(Uuid::nil(), Datapath::generation)
+    }
+
+    fn predecessors(&mut self) -> Vec<Box<dyn Past>> {
+        let boxed = |predecessor| Box::new(predecessor) as Box<dyn Past>;
+        std::mem::take(&mut self.predecessors).into_iter().map(boxed).collect()
+    }
+
+    fn resume(&mut self, spooled: Option<u64>) -> Result<Option<Drained>, KernelError> {
+        self.datapath()?.resume(spooled)
+    }
+
+    fn stop(&mut self, stop: Stop) -> Result<(), KernelError> {
+        if self.leaves(stop) { self.datapath()?.detach_all() } else { Ok(()) }
+    }
+
+    fn end(&mut self, stop: Stop) -> Result<(), KernelError> {
+        let leaves = self.leaves(stop);
+        match self.datapath.take() {
+            Some(datapath) if leaves => datapath.discard(),
+            Some(datapath) => {
+                datapath.leave();
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+impl Past for Predecessor {
     fn generation(&self) -> Uuid {
         Self::generation(self)
     }
 
-    fn stop(&mut self, _: Stop) -> Result<(), KernelError> {
-        self.detach_all()
+    fn next(&mut self, spooled: Option<u64>) -> Result<Option<Drained>, PastError> {
+        Ok(Self::next(self, spooled)?)
+    }
+
+    fn release(&mut self, epoch: u64) -> Result<(), PastError> {
+        Ok(Self::release(self, epoch)?)
+    }
+
+    fn discard(self: Box<Self>) -> Result<(), PastError> {
+        Ok(Self::discard(*self)?)
     }
 }
 

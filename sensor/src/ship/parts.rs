@@ -49,7 +49,10 @@ pub fn pack(
         let (records, others) = rest.split_at(part.records.min(rest.len()));
         rest = others;
         let mut batch = batch(merged, generation, number, part, records);
-        batch.spool = spool.filter(|_| number == 0);
+        if number == 0 {
+            batch.spool = spool;
+            batch.clock_step_ns = merged.figures.clock_step_ns;
+        }
         packed.push(Packed::new(batch).map_err(|source| PackError::Encode {
             epoch: merged.epoch,
             part: number,

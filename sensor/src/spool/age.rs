@@ -58,9 +58,9 @@ mod tests {
     fn ages_follow_the_boot_clock_and_over_a_reboot_the_wall_clock() {
         let moment = |boot: &str, boot_ns, wall_ns| Moment { boot: boot.into(), boot_ns, wall_ns };
         let stored = moment("a", 1_000, 50_000);
-        assert_eq!(age(&stored, &moment("a", 3_000, 90_000_000)), Duration::from_nanos(2_000));
-        assert_eq!(age(&stored, &moment("a", 3_000, 0)), Duration::from_nanos(2_000));
-        assert_eq!(age(&stored, &moment("b", 10, 57_000)), Duration::from_nanos(7_000));
+        assert_eq!(age(&stored, &moment("a", 3_000, 90_000_000)), Duration::from_micros(2));
+        assert_eq!(age(&stored, &moment("a", 3_000, 0)), Duration::from_micros(2));
+        assert_eq!(age(&stored, &moment("b", 10, 57_000)), Duration::from_micros(7));
         assert_eq!(age(&stored, &moment("b", 10, 0)), Duration::ZERO);
         assert_eq!(age(&moment("", 5, 1), &moment("", 9, 3)), Duration::from_nanos(2));
     }

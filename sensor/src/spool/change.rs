@@ -38,10 +38,10 @@ impl Change {
             let mut generations = self.write.open_table(GENERATIONS)?;
             let generation = epoch.generation.as_u128();
             let last = generations.get(generation)?.map(|last| last.value().0);
-            if last.is_some_and(|last| last >= epoch.epoch) {
+            if last.is_some_and(|last| last >= epoch.number) {
                 return Ok(());
             }
-            generations.insert(generation, (epoch.epoch, self.next_record))?;
+            generations.insert(generation, (epoch.number, self.next_record))?;
             forget_oldest(&mut generations)?;
         }
         let record = self.next_record;

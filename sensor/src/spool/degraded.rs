@@ -144,7 +144,7 @@ fn probe(settings: &Settings, bytes: usize) -> std::io::Result<()> {
     std::fs::create_dir_all(&settings.folder)?;
     let path = settings.folder.join("spool.probe");
     let result = std::fs::File::create(&path).and_then(|mut file| {
-        let block = [0x5a; 64 << 10];
+        let block = [0x5a; 4 << 10];
         for _ in 0..bytes.div_ceil(block.len()) {
             file.write_all(&block)?;
         }

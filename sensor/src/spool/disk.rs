@@ -1,11 +1,13 @@
 //! The spool's file under redb: locked against a second process, and readable where it cannot be written.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use redb::StorageBackend;
 
@@ -25,13 +27,26 @@ impl Disk {
     }
 }
 
+/// A process that is ending, or one between its fork and its exec, has the lock a moment longer.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 fn lock(file: &File) -> io::Result<()> {
-    file.try_lock().map_err(|error| match error {
-        TryLockError::WouldBlock => {
-            io::Error::new(io::ErrorKind::ResourceBusy, "another process has the spool open")
+    let began = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) if began.elapsed() < PATIENCE => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(TryLockError::WouldBlock) => {
+                return Err(io::Error::new(
+                    io::ErrorKind::ResourceBusy,
+                    "another process has the spool open",
+                ));
+            }
+            Err(TryLockError::Error(error)) => return Err(error),
         }
-        TryLockError::Error(error) => error,
-    })
+    }
 }
 
 impl StorageBackend for Disk {
@@ -133,13 +148,11 @@ impl StorageBackend for Overlay {
             let at = offset + done as u64;
             let (number, within) = (at / BLOCK, (at % BLOCK) as usize);
             let take = (data.len() - done).min(BLOCK as usize - within);
-            if !written.blocks.contains_key(&number) {
-                let block = self.block(number)?;
-                written.blocks.insert(number, block);
-            }
-            if let Some(block) = written.blocks.get_mut(&number) {
-                block[within..within + take].copy_from_slice(&data[done..done + take]);
-            }
+            let block = match written.blocks.entry(number) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(vacant) => vacant.insert(self.block(number)?),
+            };
+            block[within..within + take].copy_from_slice(&data[done..done + take]);
             done += take;
         }
         written.len = written.len.max(offset + data.len() as u64);

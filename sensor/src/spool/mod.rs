@@ -96,7 +96,7 @@ pub struct Offer {
 #[derive(Debug)]
 pub(crate) struct Epoch {
     generation: Uuid,
-    epoch: u64,
+    number: u64,
     record: EpochRecord,
     first_number: u64,
     batches: Vec<Packed>,
@@ -106,10 +106,10 @@ impl Epoch {
     /// All parts of one epoch; `None` if there is none.
     fn of(batches: Vec<Packed>) -> Option<Self> {
         let first = batches.first()?;
-        let (generation, epoch) = (first.generation, first.epoch);
+        let (generation, number) = (first.generation, first.epoch);
         let mut record = EpochRecord {
             generation: generation.as_bytes().to_vec(),
-            epoch,
+            epoch: number,
             window_start_ns: first.husk.window_start_ns,
             window_end_ns: first.husk.window_end_ns,
             ..EpochRecord::default()
@@ -128,7 +128,7 @@ impl Epoch {
                 dropped: None,
             });
         }
-        Some(Self { generation, epoch, record, first_number: 0, batches })
+        Some(Self { generation, number, record, first_number: 0, batches })
     }
 
     fn bytes(&self) -> usize {
