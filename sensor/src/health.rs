@@ -224,6 +224,40 @@ mod tests {
         assert!(text.contains("out of cheese"), "{text}");
     }
 
+    /// O3: a disk that cannot be written is no reason to restart the sensor, and one not to be ready.
+    #[tokio::test]
+    async fn a_degraded_spool_is_alive_and_not_ready() {
+        let success = Status { last_success: Some(Instant::now()), ..Status::default() };
+        let standing = Standing {
+            degraded: Some("the disk: No space left on device".to_owned()),
+            held_batches: 2,
+            ..Standing::default()
+        };
+        let spool = Some(watch::channel(standing).1);
+        let health = Health { spool, ..health(Some(Duration::from_secs(40)), Some(success)) };
+        let (status, text) = get(health.clone(), "/healthz").await;
+        assert_eq!(status, StatusCode::OK, "{text}");
+        assert!(text.contains("held back") && text.contains("breaker of delivery is closed"), "{text}");
+        let (status, text) = get(health, "/readyz").await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(text.contains("No space left") && text.contains("free space"), "{text}");
+    }
+
+    /// I5: what only a person can end makes the sensor not ready at once, and says what to do.
+    #[tokio::test]
+    async fn a_revoked_sensor_is_not_ready_and_says_why() {
+        let revoked = Status {
+            last_success: Some(Instant::now()),
+            failing_since: Some(Instant::now()),
+            last_failure: Some("revoked: this sensor was revoked".to_owned()),
+            remedy: Some("enrol it anew"),
+            ..Status::default()
+        };
+        let (status, text) = get(health(Some(Duration::from_secs(1)), Some(revoked)), "/readyz").await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(text.contains("was revoked") && text.contains("enrol it anew"), "{text}");
+    }
+
     #[tokio::test]
     async fn metrics_are_served() {
         let (status, text) = get(health(None, None), "/metrics").await;

@@ -69,7 +69,7 @@ fn print(ledger: &Ledger, out: &mut impl Write) -> std::io::Result<()> {
             "{:indent$}{name:<width$} {packets:>16}",
             "",
             indent = 2 * depth,
-            width = 34 - 2 * depth
+            width = 40 - 2 * depth
         )
     };
     line(0, "frames", ledger.frames)?;

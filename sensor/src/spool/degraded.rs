@@ -26,7 +26,8 @@ pub(super) struct Away {
     since: Instant,
     pub(super) retry_at: Instant,
     wait: Duration,
-    reminded: Instant,
+    /// When the log was told; not yet, if it was not.
+    told: Option<Instant>,
 }
 
 impl Keeper {
@@ -34,24 +35,26 @@ impl Keeper {
     pub(super) fn go_away(&mut self, error: &StoreError) {
         self.metrics.spool_failures.inc();
         let mut away = Away::new(error.to_string());
-        match &self.disk {
-            Disk::Away(before) => {
-                away.since = before.since;
-                away.wait = (before.wait * 2).min(RETRY_MAX);
-                away.retry_at = Instant::now() + away.wait;
-                away.reminded = before.reminded;
-                if away.reminded.elapsed() >= REMIND {
-                    away.reminded = Instant::now();
-                    tracing::error!(%error, seconds = away.since.elapsed().as_secs(), folder = %self.settings.folder.display(),
-                        "the spool still cannot be written");
-                }
-            }
-            Disk::Open(_) => {}
+        if let Disk::Away(before) = &self.disk {
+            (away.since, away.told) = (before.since, before.told);
+            away.wait = (before.wait * 2).min(RETRY_MAX);
+            away.retry_at = Instant::now() + away.wait;
         }
-        if away.since.elapsed() < Duration::from_millis(1) {
-            tracing::error!(%error, folder = %self.settings.folder.display(),
+        let folder = self.settings.folder.display();
+        match away.told {
+            None => tracing::error!(
+                %error, %folder,
                 "THE SPOOL CANNOT BE WRITTEN: an epoch is held in memory and the kernel tables absorb until it is \
-                 delivered or the disk is back; free space, or make spool.folder writable");
+                 delivered or the disk is back; free space, or make spool.folder writable"
+            ),
+            Some(told) if told.elapsed() >= REMIND => {
+                let seconds = away.since.elapsed().as_secs();
+                tracing::error!(%error, %folder, seconds, "the spool still cannot be written");
+            }
+            Some(_) => {}
+        }
+        if away.told.is_none_or(|told| told.elapsed() >= REMIND) {
+            away.told = Some(Instant::now());
         }
         // Closed first: the file is locked.
         self.close_file();
@@ -134,7 +137,7 @@ impl Keeper {
 impl Away {
     pub(super) fn new(reason: String) -> Self {
         let now = Instant::now();
-        Self { readable: None, reason, since: now, retry_at: now + RETRY, wait: RETRY, reminded: now }
+        Self { readable: None, reason, since: now, retry_at: now + RETRY, wait: RETRY, told: None }
     }
 }
 
