@@ -268,9 +268,8 @@ impl Datapath {
     /// Ends, and leaves everything that is pinned: the programs count on until the next sensor.
     pub fn leave(self) {}
 
-    /// Ends for good: detaches what is attached and removes the pins, with all that is not drained. Nothing
-    /// but dropping it is of use after that.
-    pub fn discard(&mut self) -> Result<(), KernelError> {
+    /// Ends for good: detaches what is attached and removes the pins, with all that is not drained.
+    pub fn discard(mut self) -> Result<(), KernelError> {
         self.detach_all()?;
         self.retire_unclaimed()?;
         let Some(pins) = self.pins.take() else { return Ok(()) };

@@ -55,9 +55,13 @@ pub enum Clock {
 /// Fingerprint of the programs that this sensor attaches: of the object with its stamp, and of the settings
 /// that are compiled into the programs. The tables' sizes are not among them; they belong to the tables.
 pub fn fingerprint(settings: &Settings, features: Features) -> u64 {
+    fingerprint_of(OBJECT, settings, features)
+}
+
+fn fingerprint_of(object: &[u8], settings: &Settings, features: Features) -> u64 {
     // Another compiler's hash of the same object would differ, and cost an update of programs: no harm.
     let mut hasher = DefaultHasher::new();
-    OBJECT.hash(&mut hasher);
+    object.hash(&mut hasher);
     settings.log_level.level().hash(&mut hasher);
     features.xdp_program().hash(&mut hasher);
     // 0 is "not known".
@@ -171,5 +175,28 @@ fn array(map: Map, name: &'static str) -> Result<MapData, KernelError> {
     match map {
         Map::Array(map) => Ok(map),
         _ => Err(KernelError::MissingMap(name)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_with_another_stamp_is_another_build() {
+        const STAMP: &[u8] = b"weir-build-stamp";
+        let places: Vec<usize> = OBJECT
+            .windows(STAMP.len())
+            .enumerate()
+            .filter(|(_, bytes)| *bytes == STAMP)
+            .map(|(at, _)| at)
+            .collect();
+        assert_eq!(places.len(), 1, "the stamp stands in the object once");
+        let mut newer = OBJECT.to_vec();
+        newer[places[0]] ^= 1;
+        let (settings, features) = (Settings::default(), Features::detect());
+        let print = |object: &[u8]| fingerprint_of(object, &settings, features);
+        assert_eq!(print(OBJECT), fingerprint(&settings, features));
+        assert_ne!(print(&newer), print(OBJECT));
     }
 }
