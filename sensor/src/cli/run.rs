@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::EXIT_INPUT;
 use crate::config::{Config, LogFormat, Overrides, environment};
-use crate::run;
+use crate::{kernel, run};
 
 const EXAMPLES: &str = "Examples:
   weir-sensor run --interface eth0
@@ -81,6 +81,8 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::from(EXIT_INPUT));
     }
     log(&config);
+    // While this is the only thread: threads keep what they were started with.
+    kernel::drop_privileges().context("give up privileges that counting does not need")?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         // Draining and merging block; a sensor leaves the other cores to the host.
