@@ -78,7 +78,7 @@ fn settings(address: SocketAddr) -> ControlPlane {
         url: format!("http://{address}"),
         token: Some(Secret::new("the-token".to_owned())),
         token_file: None,
-        timeout: Period(Duration::from_millis(500)),
+        timeout: Period(Duration::from_secs(3)),
         ca_file: None,
     }
 }

@@ -28,7 +28,7 @@ impl Disk {
 }
 
 /// A process that is ending, or one between its fork and its exec, has the lock a moment longer.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 fn lock(file: &File) -> io::Result<()> {
     let began = Instant::now();
