@@ -9,7 +9,7 @@ use prometheus::{
 };
 
 use crate::ingest::Reason;
-use crate::store::PoolState;
+use crate::store::{Class, PoolState};
 
 /// The metrics, shared by every part; cheap to clone.
 pub type Metrics = Arc<Registered>;
@@ -28,7 +28,7 @@ pub struct Registered {
     pub export_rows: IntCounter,
     /// class, operation
     pub query_seconds: HistogramVec,
-    /// class, operation
+    /// class
     pub slow_statements: IntCounterVec,
     /// operation
     pub rollbacks: IntCounterVec,
@@ -96,6 +96,18 @@ impl Builder {
 const LATENCY: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0];
 const LAG: &[f64] = &[0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1_800.0, 21_600.0, 86_400.0];
 const SKEW: &[f64] = &[0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 60.0, 300.0, 3_600.0, 86_400.0];
+
+fn slow_statements(b: &Builder) -> IntCounterVec {
+    let slow = b.counters(
+        "weir_db_slow_statements_total",
+        "Statements that took database.slow_statement_ms or longer, by query class; the log has their text",
+        &["class"],
+    );
+    for class in Class::ALL {
+        slow.with_label_values(&[class.name()]);
+    }
+    slow
+}
 
 /// Who was held against a limit, and where the buckets are.
 #[derive(Debug)]
@@ -244,11 +256,7 @@ impl Registered {
                 &["class", "operation"],
                 LATENCY,
             ),
-            slow_statements: b.counters(
-                "weir_db_slow_statements_total",
-                "Statements that took database.slow_statement_ms or longer; the log has their text",
-                &["class", "operation"],
-            ),
+            slow_statements: slow_statements(&b),
             rollbacks: b.counters("weir_db_rollbacks_total", "Transactions rolled back", &["operation"]),
             database_errors: b.counters("weir_db_errors_total", "Failed transactions, by kind", &["kind"]),
             pool_errors: b.counter(
