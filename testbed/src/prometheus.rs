@@ -37,12 +37,13 @@ impl Prometheus {
     /// Starts one in a namespace, with a file of rules and the addresses of each job.
     pub fn start(namespace: &Namespace, rules: &Path, jobs: &[(&str, &str)]) -> Result<Self> {
         let folder = Scratch::new("prometheus")?;
-        let targets: String = jobs
+        let targets: Vec<String> = jobs
             .iter()
             .map(|(job, address)| {
                 format!("  - job_name: {job}\n    static_configs: [{{targets: [\"{address}\"]}}]\n")
             })
             .collect();
+        let targets = targets.concat();
         let config = format!(
             "global: {{scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}}\n\
              rule_files: [\"{}\"]\nscrape_configs:\n{targets}",

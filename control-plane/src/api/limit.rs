@@ -8,7 +8,7 @@ use axum::response::{IntoResponse as _, Response};
 
 use super::error::Category;
 use super::{ApiError, AppState};
-use crate::limits::{Class, Rate, Verdict};
+use crate::limits::{Class, Full, Rate, Verdict};
 
 pub const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 pub const STATE: HeaderName = HeaderName::from_static("ratelimit");
@@ -20,12 +20,12 @@ pub async fn run(state: &AppState, principal: &str, request: Request, next: Next
     let verdict = state.limits.decide(class, principal).await;
     let mut response = if verdict.allowed {
         match state.limits.lane(class).await {
-            Some(place) => {
+            Ok(place) => {
                 let response = next.run(request).await;
                 drop(place);
                 response
             }
-            None => ApiError::busy("as many questions as are allowed are in work").into_response(),
+            Err(Full) => ApiError::busy("as many questions as are allowed are in work").into_response(),
         }
     } else {
         limited(class, verdict).into_response()

@@ -113,27 +113,25 @@ impl Limits {
             None => None,
         };
         let by = if shared.is_some() { "redis" } else { "local" };
-        self.metrics.limit_decisions.with_label_values(&[by]).inc();
+        self.metrics.limits.decisions.with_label_values(&[by]).inc();
         let verdict = shared.unwrap_or_else(|| self.local.decide(&key, rate));
         if !verdict.allowed {
-            self.metrics.limited.with_label_values(&[class.name()]).inc();
+            self.metrics.limits.limited.with_label_values(&[class.name()]).inc();
         }
         verdict
     }
 
-    /// A place among the questions in work; `None` if none comes free in time. A batch needs none.
-    pub async fn lane(&self, class: Class) -> Option<Option<OwnedSemaphorePermit>> {
+    /// A place among the questions in work, if one comes free in time. A batch needs none.
+    pub async fn lane(&self, class: Class) -> Result<Option<OwnedSemaphorePermit>, Full> {
         if class == Class::Ingest {
-            return Some(None);
+            return Ok(None);
         }
         let place = tokio::time::timeout(self.patience, Arc::clone(&self.lane).acquire_owned()).await;
-        match place {
-            Ok(Ok(place)) => Some(Some(place)),
-            _ => {
-                self.metrics.shed.inc();
-                None
-            }
+        if let Ok(Ok(place)) = place {
+            return Ok(Some(place));
         }
+        self.metrics.limits.shed.inc();
+        Err(Full)
     }
 
     /// Whether Redis is there and how long it takes, where one is configured.
@@ -147,6 +145,10 @@ impl Limits {
         })
     }
 }
+
+/// As many questions as are allowed are in work.
+#[derive(Clone, Copy, Debug)]
+pub struct Full;
 
 /// An answer, or none, to "are you there".
 #[derive(Clone, Copy, Debug)]

@@ -101,8 +101,8 @@ impl Shared {
     /// Said once, by whoever finds out first.
     fn lost(&self, cause: &str) {
         if self.connection.lock().unwrap_or_else(PoisonError::into_inner).take().is_some() {
-            self.metrics.redis_up.set(0);
-            self.metrics.redis_lost.inc();
+            self.metrics.limits.redis_up.set(0);
+            self.metrics.limits.redis_lost.inc();
             tracing::warn!(cause, "Redis is away: each instance limits by itself until it is back");
         }
     }
@@ -115,7 +115,7 @@ impl Shared {
         // A server that accepts and says nothing is not back.
         redis::cmd("PING").query_async::<()>(&mut connection).await?;
         *self.connection.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection);
-        self.metrics.redis_up.set(1);
+        self.metrics.limits.redis_up.set(1);
         tracing::info!("Redis is there: limits are shared by all instances");
         Ok(())
     }

@@ -34,7 +34,11 @@ pub enum Class {
 }
 
 impl Class {
-    fn name(self) -> &'static str {
+    pub const ALL: [Self; 5] = [Self::Ingest, Self::Query, Self::Export, Self::Admin, Self::Maintenance];
+
+    /// For metrics and the log.
+    #[must_use]
+    pub fn name(self) -> &'static str {
         match self {
             Self::Ingest => "ingest",
             Self::Query => "query",

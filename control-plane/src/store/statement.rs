@@ -149,7 +149,7 @@ impl Drop for Watch<'_> {
         if elapsed < slow {
             return;
         }
-        metrics.slow_statements.with_label_values(&[class, operation]).inc();
+        metrics.slow_statements.with_label_values(&[class]).inc();
         let duration_ms = (elapsed.as_secs_f64() * 1e6).round() / 1e3;
         tracing::warn!(class, operation, duration_ms, statement = normalised(self.text), "slow statement");
     }

@@ -9,7 +9,7 @@ use prometheus::{
 };
 
 use crate::ingest::Reason;
-use crate::store::PoolState;
+use crate::store::{Class, PoolState};
 
 /// The metrics, shared by every part; cheap to clone.
 pub type Metrics = Arc<Registered>;
@@ -23,18 +23,12 @@ pub struct Registered {
     /// category
     pub request_errors: IntCounterVec,
     pub requests_in_flight: IntGauge,
-    /// class
-    pub limited: IntCounterVec,
-    /// by: redis, local
-    pub limit_decisions: IntCounterVec,
-    pub shed: IntCounter,
-    pub redis_up: IntGauge,
-    pub redis_lost: IntCounter,
+    pub limits: Limiting,
     pub exports_in_flight: IntGauge,
     pub export_rows: IntCounter,
     /// class, operation
     pub query_seconds: HistogramVec,
-    /// class, operation
+    /// class
     pub slow_statements: IntCounterVec,
     /// operation
     pub rollbacks: IntCounterVec,
@@ -102,6 +96,50 @@ impl Builder {
 const LATENCY: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0];
 const LAG: &[f64] = &[0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1_800.0, 21_600.0, 86_400.0];
 const SKEW: &[f64] = &[0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 60.0, 300.0, 3_600.0, 86_400.0];
+
+fn slow_statements(b: &Builder) -> IntCounterVec {
+    let slow = b.counters(
+        "weir_db_slow_statements_total",
+        "Statements that took database.slow_statement_ms or longer, by query class; the log has their text",
+        &["class"],
+    );
+    for class in Class::ALL {
+        slow.with_label_values(&[class.name()]);
+    }
+    slow
+}
+
+/// Who was held against a limit, and where the buckets are.
+#[derive(Debug)]
+pub struct Limiting {
+    /// class
+    pub limited: IntCounterVec,
+    /// by: redis, local
+    pub decisions: IntCounterVec,
+    pub shed: IntCounter,
+    pub redis_up: IntGauge,
+    pub redis_lost: IntCounter,
+}
+
+impl Limiting {
+    fn new(b: &Builder) -> Self {
+        Self {
+            limited: b.counters(
+                "weir_rate_limited_total",
+                "Requests over their principal's limit, by class: query, read, write, ingest",
+                &["class"],
+            ),
+            decisions: b.counters(
+                "weir_rate_limit_decisions_total",
+                "Requests held against a limit, by who keeps the buckets: redis (shared), local",
+                &["by"],
+            ),
+            shed: b.counter("weir_http_shed_total", "Questions turned away because too many were in work"),
+            redis_up: b.gauge("weir_redis_up", "Whether Redis is configured and there"),
+            redis_lost: b.counter("weir_redis_lost_total", "Times that Redis went away"),
+        }
+    }
+}
 
 /// What batches told of their sensors' clocks.
 #[derive(Debug)]
@@ -211,30 +249,14 @@ impl Registered {
             requests_in_flight: b.gauge("weir_http_requests_in_flight", "Requests being answered"),
             exports_in_flight: b.gauge("weir_exports_in_flight", "Exports being streamed"),
             export_rows: b.counter("weir_export_rows_total", "Flows written to exports"),
-            limited: b.counters(
-                "weir_rate_limited_total",
-                "Requests over their principal's limit, by class: query, read, write, ingest",
-                &["class"],
-            ),
-            limit_decisions: b.counters(
-                "weir_rate_limit_decisions_total",
-                "Requests held against a limit, by who keeps the buckets: redis (shared), local",
-                &["by"],
-            ),
-            shed: b.counter("weir_http_shed_total", "Questions turned away because too many were in work"),
-            redis_up: b.gauge("weir_redis_up", "Whether Redis is configured and there"),
-            redis_lost: b.counter("weir_redis_lost_total", "Times that Redis went away"),
+            limits: Limiting::new(&b),
             query_seconds: b.histograms(
                 "weir_db_transaction_duration_seconds",
                 "Time a connection was held for one transaction, by query class and operation",
                 &["class", "operation"],
                 LATENCY,
             ),
-            slow_statements: b.counters(
-                "weir_db_slow_statements_total",
-                "Statements that took database.slow_statement_ms or longer; the log has their text",
-                &["class", "operation"],
-            ),
+            slow_statements: slow_statements(&b),
             rollbacks: b.counters("weir_db_rollbacks_total", "Transactions rolled back", &["operation"]),
             database_errors: b.counters("weir_db_errors_total", "Failed transactions, by kind", &["kind"]),
             pool_errors: b.counter(

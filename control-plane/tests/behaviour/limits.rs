@@ -90,7 +90,8 @@ async fn a7_two_instances_share_a_limit_through_redis_and_keep_their_own_while_i
     let second = server::start(&plane.config).await.expect("a second instance on the same database");
     let (one, two) = (plane.url(""), format!("http://{}", second.address));
     let both_up = || async {
-        let gauges = [&plane.state().metrics, &second.state.metrics].map(|metrics| metrics.redis_up.get());
+        let gauges =
+            [&plane.state().metrics, &second.state.metrics].map(|metrics| metrics.limits.redis_up.get());
         gauges == [1, 1]
     };
     eventually("both instances have Redis", both_up).await;
@@ -104,7 +105,7 @@ async fn a7_two_instances_share_a_limit_through_redis_and_keep_their_own_while_i
     assert_eq!(redis_state(&plane).await, "down");
     assert_eq!(plane.get("/readyz").await.status(), 200, "it can do without");
     for state in [plane.state(), &second.state] {
-        assert_eq!((state.metrics.redis_up.get(), state.metrics.redis_lost.get()), (0, 1));
+        assert_eq!((state.metrics.limits.redis_up.get(), state.metrics.limits.redis_lost.get()), (0, 1));
     }
 
     // Back by itself, empty as it is: a new bucket, shared again.
@@ -115,7 +116,7 @@ async fn a7_two_instances_share_a_limit_through_redis_and_keep_their_own_while_i
     // It hangs: the first request that finds out waits for redis.timeout_ms, readiness answers in time.
     redis.pause().expect("it is paused");
     passed(&plane, &one, 1).await;
-    assert_eq!(plane.state().metrics.redis_up.get(), 0, "found out");
+    assert_eq!(plane.state().metrics.limits.redis_up.get(), 0, "found out");
     assert_eq!(redis_state(&plane).await, "down");
     redis.resume().expect("it goes on");
     eventually("Redis answers again", both_up).await;

@@ -120,10 +120,7 @@ async fn a8_a_question_that_takes_too_long_is_ended_and_says_so() {
 async fn o5_slow_statements_are_counted() {
     let plane = Plane::start_with(|config| config.database.slow_statement_ms = 200).await;
     let token = plane.sensor("edge-1").await;
-    let slow = |operation: &str| {
-        let labels = ["ingest", operation];
-        plane.state().metrics.slow_statements.with_label_values(&labels).get()
-    };
+    let slow = |class: &str| plane.state().metrics.slow_statements.with_label_values(&[class]).get();
     let lock =
         plane.pool().begin(Class::Admin, Isolation::ReadCommitted, "test").await.expect("a connection");
     lock.client().batch_execute("LOCK TABLE batch IN SHARE MODE").await.expect("the table is locked");
