@@ -75,7 +75,7 @@ impl Fault {
     ];
 
     /// Those that hold so far.
-    pub const READY: [Self; 10] = [
+    pub const READY: [Self; 12] = [
         Self::PostgresCrashed,
         Self::ControlPlaneKilled,
         Self::LinkDown,
@@ -86,6 +86,8 @@ impl Fault {
         Self::Delayed,
         Self::Repeated,
         Self::Reordered,
+        Self::DiskFull,
+        Self::ClockStepped,
     ];
 
     /// As the table names it.
@@ -133,11 +135,9 @@ impl Fault {
         }
     }
 
-    /// Whether both can be at work at the same time and nothing may be lost. A sensor whose disk is full
-    /// keeps its batches in memory: if it is killed then, they are gone, and it says so beforehand.
+    /// Whether both can be at work at the same time.
     fn goes_with(self, other: Self) -> bool {
-        let parts = (self.part(), other.part());
-        parts.0 != parts.1 && !matches!(parts, (Part::Sensor, Part::Disk) | (Part::Disk, Part::Sensor))
+        self.part() != other.part()
     }
 
     /// Two or three of these that go together.
