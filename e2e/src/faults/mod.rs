@@ -74,22 +74,6 @@ impl Fault {
         Self::ClockStepped,
     ];
 
-    /// Those that hold so far.
-    pub const READY: [Self; 12] = [
-        Self::PostgresCrashed,
-        Self::ControlPlaneKilled,
-        Self::LinkDown,
-        Self::PacketsDropped,
-        Self::Stalled,
-        Self::Reset,
-        Self::Truncated,
-        Self::Delayed,
-        Self::Repeated,
-        Self::Reordered,
-        Self::DiskFull,
-        Self::ClockStepped,
-    ];
-
     /// As the table names it.
     #[must_use]
     pub fn name(self) -> &'static str {
