@@ -19,7 +19,7 @@ const EPOCH: Duration = Duration::from_millis(100);
 
 #[test]
 fn every_packet_is_stored_once_or_its_loss_is_named() {
-    let rounds = number("WEIR_FAULT_ROUNDS").map_or(Fault::READY.len() + MIXED, |rounds| rounds as usize);
+    let rounds = number("WEIR_FAULT_ROUNDS").map_or(Fault::ALL.len() + MIXED, |rounds| rounds as usize);
     let seed = number("WEIR_FAULT_SEED").unwrap_or_else(|| rand::rng().random_range(0..1_000_000));
     println!("WEIR_FAULT_SEED={seed} WEIR_FAULT_ROUNDS={rounds}");
     let mut chain = Chain::new(CONNECTIONS, PPS, EPOCH, seed).expect("the chain is made");
@@ -27,9 +27,9 @@ fn every_packet_is_stored_once_or_its_loss_is_named() {
     for round in 0..rounds {
         // Of its own, so that a round does not hang on what the ones before it drew.
         let mut random = StdRng::seed_from_u64(seed.wrapping_mul(1_000_003).wrapping_add(round as u64));
-        let faults = match Fault::READY.get(round) {
+        let faults = match Fault::ALL.get(round) {
             Some(&fault) => vec![fault],
-            None => Fault::mixed(&Fault::READY, &mut random),
+            None => Fault::mixed(&Fault::ALL, &mut random),
         };
         let names: Vec<&str> = faults.iter().map(|fault| fault.name()).collect();
         let what = format!("round {round} (seed {seed}): {}", names.join(", "));

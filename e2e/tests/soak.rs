@@ -26,7 +26,7 @@ fn a_long_run_with_faults_leaves_nothing_behind() {
     println!("WEIR_FAULT_SEED={seed}: {time:?}\n{}", Sample::HEAD);
     let mut chain = Chain::new(CONNECTIONS, PPS, EPOCH, seed).expect("the chain is made");
     let mut random = StdRng::seed_from_u64(seed);
-    let soak = Soak::run(&mut chain, &Fault::READY, time, &mut random).unwrap_or_else(|error| {
+    let soak = Soak::run(&mut chain, &Fault::ALL, time, &mut random).unwrap_or_else(|error| {
         panic!(
             "seed {seed}: {error}\n{:#?}\nlogs: {:?}",
             chain.ledger(),
@@ -44,12 +44,13 @@ fn a_long_run_with_faults_leaves_nothing_behind() {
     for (what, half, end) in
         [("sensor", half.sensor, end.sensor), ("control plane", half.control_plane, end.control_plane)]
     {
-        let before = (half.maps, half.programs, half.links);
-        assert_eq!((end.maps, end.programs, end.links), before, "{what}: maps, programs and links");
+        // Fewer where old tables were still being drained at half time.
+        let no_more = end.maps <= half.maps && end.programs <= half.programs && end.links <= half.links;
+        assert!(no_more, "{what}: maps, programs and links: {half:?} {end:?}");
         assert!(end.descriptors <= half.descriptors + COME_AND_GO, "{what}: {half:?} {end:?}");
         assert!(end.anonymous_kb < MEMORY_KB, "{what}: {end:?}");
     }
-    assert_eq!(end.pins, soak.samples[0].pins, "pins");
+    assert!(end.pins <= soak.samples[0].pins, "{} pins, {} at the start", end.pins, soak.samples[0].pins);
     assert!(end.postgres <= half.postgres + COME_AND_GO, "{} connections", end.postgres);
 }
 

@@ -4,7 +4,8 @@
 //! interface counted after each round of them.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
@@ -31,6 +32,8 @@ const HEADER: u64 = 14;
 /// Slots of the IPv4 table: room for all, and far too few.
 const SIZES: [u32; 3] = [16_384, 4_096, 256];
 const SPOOL_BYTES: u64 = 24 << 20;
+/// How the stamp of a kernel object begins (`WEIR_STAMP`); six bytes follow.
+const STAMP: &[u8] = b"weir-build";
 /// How often the tables are looked at.
 const POLL: Duration = Duration::from_millis(200);
 
@@ -90,7 +93,8 @@ impl Chain {
         // A stalled connection is given up long before the fault ends.
         watch.env.push(("WEIR_SENSOR__CONTROL_PLANE__TIMEOUT".into(), "2s".into()));
         let slots = SIZES[0];
-        watch.more = more(slots, disk.path(), pins.path());
+        watch.pins = Some(pins.path().to_owned());
+        watch.more = more(slots, disk.path());
         let token = site.control_plane.add_sensor(SENSOR)?;
         let program = site.programs.sensor.clone();
         let sensor = Sensor::start(&program, &watch, &proxy.url(), &token, &Place::inside(&host))?;
@@ -141,7 +145,7 @@ impl Chain {
         self.proxy.release()?;
         let sent = self.sent()?;
         let (after, mut wrong) = self.settled(sent)?;
-        let exact = after.overflow == tally.overflow;
+        let exact = (after.overflow, after.dropped) == (tally.overflow, tally.dropped);
         wrong.extend(self.compare_flows(&flows, &tally::flows(&self.site)?, passes, exact));
         let (sent, accounted) = (sent.packets - before.packets, after.accounted() - tally.accounted());
         Ok(Outcome {
@@ -199,20 +203,31 @@ impl Chain {
         self.sensor.start_again(&self.program, &self.watch)
     }
 
-    /// The next start is of another build.
+    /// The next start is of another build: the same program, whose kernel side has another stamp.
     pub(super) fn upgrade(&mut self) -> Result<()> {
         let number = fs::read_dir(self.builds.path()).map_or(0, Iterator::count);
-        let program = self.builds.path().join(format!("weir-sensor-{number}"));
-        fs::copy(&self.program, &program).map_err(Error::io(format!("copy {}", self.program.display())))?;
-        self.program = program;
-        Ok(())
+        let name = self.program.display().to_string();
+        let mut bytes = fs::read(&self.program).map_err(Error::io(format!("read {name}")))?;
+        let stamps: Vec<usize> = memmem(&bytes, STAMP).collect();
+        if stamps.is_empty() {
+            return Err(Error::malformed(name, "its kernel side has no stamp"));
+        }
+        let build = format!("{number:06}");
+        for stamp in stamps {
+            let end = stamp + STAMP.len() + build.len();
+            bytes[stamp + STAMP.len()..end].copy_from_slice(build.as_bytes());
+        }
+        self.program = self.builds.path().join(format!("weir-sensor-{number}"));
+        let failed = || Error::io(format!("write {}", self.program.display()));
+        fs::write(&self.program, bytes).map_err(failed())?;
+        fs::set_permissions(&self.program, Permissions::from_mode(0o755)).map_err(failed())
     }
 
     /// The next start is with tables of another size.
     pub(super) fn resize(&mut self, random: &mut StdRng) {
         let others: Vec<u32> = SIZES.into_iter().filter(|&slots| slots != self.slots).collect();
         self.slots = others.choose(random).copied().unwrap_or(SIZES[0]);
-        self.watch.more = more(self.slots, self.disk.path(), self.pins.path());
+        self.watch.more = more(self.slots, self.disk.path());
     }
 
     /// Files below the folder of the pins, without those that a bpffs is born with.
@@ -257,10 +272,18 @@ impl Chain {
             ("frames counted by the kernel, and by the sender's interface", tally.frames, sent.packets),
             ("octets counted by the kernel, and by the sender's interface", tally.octets_l2, sent.octets),
             ("frames that tcpreplay sent", passes * steady.sent.packets, sent.packets),
-            ("packets with a verdict, and frames", tally.flow_packets + tally.named(), tally.frames),
-            ("packets of the rows, and in the kernel's flows", tally.rows.packets, tally.flow_packets),
-            ("octets of the rows, and in the kernel's flows", tally.rows.octets, tally.flow_octets),
-            ("layer-3 octets", tally.rows.octets + tally.overflow_octets, passes * steady.ip_octets()),
+            ("packets with a verdict, and frames", tally.accounted(), tally.frames),
+            (
+                "packets of the rows and dropped ones, and in the kernel's flows",
+                tally.rows.packets + tally.dropped.packets,
+                tally.flow_packets,
+            ),
+            (
+                "octets of the rows and dropped ones, and in the kernel's flows",
+                tally.rows.octets + tally.dropped.octets,
+                tally.flow_octets,
+            ),
+            ("layer-3 octets", tally.flow_octets + tally.overflow_octets, passes * steady.ip_octets()),
             ("packets of the rollups, and of the rows", tally.rolled_up, tally.rows.packets),
             ("non-IP", tally.non_ip, odd),
             ("malformed", tally.malformed, odd),
@@ -291,7 +314,7 @@ impl Chain {
             let (before, after) = (at(before), at(after));
             let added = (after.packets - before.packets, after.octets - before.octets);
             let expected = (once.packets * passes, once.octets * passes);
-            // Where the table was full, some packets are in its overflow and in no flow.
+            // Where the table or the spool was full, some packets are in its loss and in no row.
             if added != expected && (exact || added.0 > expected.0 || added.1 > expected.1) {
                 wrong.push(format!("{flow}: {added:?} packets and octets more, not {expected:?}"));
             }
@@ -302,10 +325,18 @@ impl Chain {
 }
 
 /// What the sensor's configuration has beside its interface and its control plane.
-fn more(slots: u32, spool: &Path, pins: &Path) -> String {
-    let _ = (spool, pins);
+fn more(slots: u32, spool: &Path) -> String {
     format!(
         "[tables]\nipv4_slots = {slots}\nipv6_slots = 1024\n\
-         [shipping]\nbackoff = \"50ms\"\nbackoff_max = \"500ms\"\nshutdown_deadline = \"3s\"\n"
+         [spool]\nfolder = \"{}\"\nmax_bytes = \"8MiB\"\nquarantine_bytes = \"1MiB\"\n\
+         [shipping]\nbackoff = \"50ms\"\nbackoff_max = \"500ms\"\nshutdown_deadline = \"3s\"\n\
+         catch_up_batches_per_second = 1000\n",
+        spool.display()
     )
+}
+
+/// Where `needle` is.
+fn memmem<'a>(bytes: &'a [u8], needle: &'a [u8]) -> impl Iterator<Item = usize> + 'a {
+    let windows = bytes.windows(needle.len()).enumerate();
+    windows.filter(move |(_, window)| *window == needle).map(|(at, _)| at)
 }

@@ -74,20 +74,6 @@ impl Fault {
         Self::ClockStepped,
     ];
 
-    /// Those that hold so far.
-    pub const READY: [Self; 10] = [
-        Self::PostgresCrashed,
-        Self::ControlPlaneKilled,
-        Self::LinkDown,
-        Self::PacketsDropped,
-        Self::Stalled,
-        Self::Reset,
-        Self::Truncated,
-        Self::Delayed,
-        Self::Repeated,
-        Self::Reordered,
-    ];
-
     /// As the table names it.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -133,11 +119,9 @@ impl Fault {
         }
     }
 
-    /// Whether both can be at work at the same time and nothing may be lost. A sensor whose disk is full
-    /// keeps its batches in memory: if it is killed then, they are gone, and it says so beforehand.
+    /// Whether both can be at work at the same time.
     fn goes_with(self, other: Self) -> bool {
-        let parts = (self.part(), other.part());
-        parts.0 != parts.1 && !matches!(parts, (Part::Sensor, Part::Disk) | (Part::Disk, Part::Sensor))
+        self.part() != other.part()
     }
 
     /// Two or three of these that go together.

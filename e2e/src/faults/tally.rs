@@ -32,7 +32,9 @@ const TALLY: &str = "
               IS DISTINCT FROM (coalesce(own.records, 0), coalesce(own.packets, 0), coalesce(own.octets, 0))
     ), key AS (
         SELECT count(*) AS batches, count(DISTINCT (sensor_id, generation, epoch, part)) AS keys,
-               count(DISTINCT generation) AS generations
+               count(DISTINCT generation) AS generations,
+               coalesce(sum(dropped_packets), 0) AS dropped_packets,
+               coalesce(sum(dropped_octets), 0) AS dropped_octets
         FROM batch
     )
     SELECT point.*, row.packets, row.octets, rollup.packets, wrong.batches, key.*
@@ -71,6 +73,8 @@ pub struct Tally {
     /// Different ones among them.
     pub keys: u64,
     pub generations: u64,
+    /// What the sensor's spool gave up, as the notices in its place say.
+    pub dropped: Counted,
 }
 
 impl Tally {
@@ -94,6 +98,8 @@ impl Tally {
             batches,
             keys,
             generations,
+            dropped_packets,
+            dropped_octets,
         ] = numbers[..]
         else {
             return Err(Error::malformed("the tally of the tables", printed));
@@ -114,6 +120,7 @@ impl Tally {
             batches,
             keys,
             generations,
+            dropped: Counted { packets: dropped_packets, octets: dropped_octets },
         })
     }
 
@@ -123,10 +130,10 @@ impl Tally {
         self.rows.packets + self.named()
     }
 
-    /// Packets that the ledger names as in no flow.
+    /// Packets whose loss has a name in the ledger.
     #[must_use]
     pub fn named(&self) -> u64 {
-        self.overflow + self.non_ip + self.malformed + self.filtered
+        self.overflow + self.non_ip + self.malformed + self.filtered + self.dropped.packets
     }
 }
 

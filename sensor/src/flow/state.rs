@@ -161,6 +161,8 @@ impl Connection {
             self.start_ns = first.time_ns;
             self.initiator = initiator(tuple, sides);
         }
+        // The clock may have been set back since: no connection begins after one of its packets.
+        self.start_ns = self.start_ns.min(first.time_ns);
         for side in sides.into_iter().flatten() {
             self.flags[side.way as usize] |= side.flags;
             self.last_ns = self.last_ns.max(side.last_ns);

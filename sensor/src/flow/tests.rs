@@ -140,6 +140,18 @@ fn a_long_connection_yields_deltas_with_its_start_and_its_initiator() {
     assert_eq!(third.records[0].key, there());
 }
 
+/// I4: the clock was set back by an hour between the two packets.
+#[test]
+fn no_connection_begins_after_one_of_its_packets() {
+    let mut merger = Merger::new(limits());
+    merger.merge(epoch(0, router(), vec![seen(there(), 1, 1, 3_600_000)]));
+    for (number, ms) in [(1, 1_000), (2, 2_000)] {
+        let merged = merger.merge(epoch(number, router(), vec![seen(there(), 1, 2, ms)]));
+        let record = &merged.records[0];
+        assert_eq!((record.start_ns, record.first_ns, record.packets), (1_000 * MS, ms * MS, 2));
+    }
+}
+
 #[test]
 fn connections_end_with_fin_of_both_or_reset() {
     let mut merger = Merger::new(limits());

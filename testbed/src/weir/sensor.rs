@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 
@@ -29,6 +29,8 @@ pub struct Watch {
     pub more: String,
     /// Port of its metrics; a free one unless set.
     pub metrics_port: Option<u16>,
+    /// The bpffs on which its counting outlives it; none unless set, so that tests cannot meet.
+    pub pins: Option<PathBuf>,
     /// What its process finds in its environment, beside what this one has.
     pub env: Vec<(OsString, OsString)>,
 }
@@ -42,6 +44,7 @@ impl Watch {
             interfaces: vec![(name.to_owned(), ingress, egress)],
             more: String::new(),
             metrics_port: None,
+            pins: None,
             env: Vec::new(),
         }
     }
@@ -75,6 +78,10 @@ impl Watch {
         if !self.more.contains("[spool]") {
             let _ = write!(config, "[spool]\nfolder = \"{}\"\n", spool.display());
         }
+        let _ = match &self.pins {
+            Some(folder) => write!(config, "[pins]\nfolder = \"{}\"\n", folder.display()),
+            None => write!(config, "[pins]\nenabled = false\n"),
+        };
         config
     }
 }
