@@ -71,13 +71,10 @@ impl Watch {
             token_file.display(),
             self.more
         );
-        // Tests that want them name a folder of their own: this machine's is shared.
-        if !self.more.contains("[pins]") {
-            config.push_str("[pins]\nenabled = false\n");
-        }
         if !self.more.contains("[spool]") {
             let _ = write!(config, "[spool]\nfolder = \"{}\"\n", spool.display());
         }
+        // Tests that want them name a folder of their own: this machine's is shared.
         let _ = match &self.pins {
             Some(folder) => write!(config, "[pins]\nfolder = \"{}\"\n", folder.display()),
             None => write!(config, "[pins]\nenabled = false\n"),
