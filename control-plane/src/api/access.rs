@@ -230,7 +230,7 @@ async fn sensor(state: &AppState, mut request: Request, next: Next) -> Response 
         Ok(SensorCheck::Gone { name }) => with_actor(refuse(state, "revoked", ApiError::gone()), &name),
         Ok(SensorCheck::Known { sensor_id, name }) => {
             request.extensions_mut().insert(Sender { sensor_id });
-            let response = limit::run(&state, &format!("sensor:{sensor_id}"), request, next).await;
+            let response = limit::run(state, &format!("sensor:{sensor_id}"), request, next).await;
             with_actor(response, &name)
         }
     }

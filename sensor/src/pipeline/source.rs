@@ -132,7 +132,7 @@ impl Source for Kernel {
     fn end(&mut self, stop: Stop) -> Result<(), KernelError> {
         let leaves = self.leaves(stop);
         match self.datapath.take() {
-            Some(mut datapath) if leaves => datapath.discard(),
+            Some(datapath) if leaves => datapath.discard(),
             Some(datapath) => {
                 datapath.leave();
                 Ok(())
