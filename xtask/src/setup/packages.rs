@@ -16,7 +16,7 @@ struct Wanted {
     found: fn(&str) -> bool,
 }
 
-const WANTED: [Wanted; 15] = [
+const WANTED: &[Wanted] = &[
     Wanted { program: "cc", package: "gcc", found: in_path },
     Wanted { program: "stdlib.h", package: "libc6-dev", found: header },
     Wanted { program: "initdb", package: "postgresql", found: postgres },
