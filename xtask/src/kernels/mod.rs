@@ -22,11 +22,11 @@ use results::Outcome;
     about = "Run the datapath's checks on Debian's kernels, in an emulator",
     after_help = "Examples:
   sudo -E cargo xtask kernels                 5.10, 6.1, 6.12 and the newest: a table
-  sudo -E cargo xtask kernels --kernel 6.18   the last 6.18 that Debian has
+  sudo -E cargo xtask kernels --kernel 6.18   the last 6.18 that Debian has; 6.12-rt has PREEMPT_RT
   sudo -E cargo xtask kernels --json          one object a line, for a machine
 
 Kernels are kept in target/kernels; --refresh looks for newer ones. What a machine printed is kept there,
-too. Debian has no cloud kernel with PREEMPT_RT: none is tried."
+too. Debian has no cloud kernel with PREEMPT_RT: none is tried unless 6.12-rt is asked for."
 )]
 pub struct Args {
     /// A series (6.12) or `newest`; several may be given

@@ -13,7 +13,9 @@ use crate::{cargo, screen};
 pub const NEWEST: &str = "newest";
 
 /// Kernels for virtual machines: few modules, quick to boot.
-const FLAVOUR: &str = "-cloud-amd64";
+const CLOUD: &str = "-cloud-amd64";
+/// With `PREEMPT_RT`, for any machine: `6.12-rt` asks for one.
+const REAL_TIME: &str = "-rt-amd64";
 const PREFIX: &str = "linux-image-";
 
 /// Suites with the series that each is made for; what is newer than those is in the last.
@@ -78,7 +80,7 @@ pub fn get(series: &str, refresh: bool) -> Result<Kernel> {
     let mut suites = SUITES.to_vec();
     // A series of its own may be anywhere, the newest only where new ones are.
     suites.retain(|(_, made_for)| series != NEWEST || *made_for == NEWEST);
-    suites.sort_by_key(|(_, made_for)| *made_for != series);
+    suites.sort_by_key(|(_, made_for)| *made_for != flavour(series).0);
     let mut reasons = Vec::new();
     for (suite, _) in suites {
         screen::detail(&format!("looking in Debian's {suite}"));
@@ -96,9 +98,15 @@ pub fn get(series: &str, refresh: bool) -> Result<Kernel> {
     bail!("no suite has it: {}", reasons.join("; "));
 }
 
+/// A series without its suffix, and how the names of its packages end.
+fn flavour(series: &str) -> (&str, &'static str) {
+    series.strip_suffix("-rt").map_or((series, CLOUD), |series| (series, REAL_TIME))
+}
+
 /// The newest release of a series in a suite.
 fn find(apt: &Apt, series: &str) -> Result<String> {
-    let names = apt.names(&format!("^{PREFIX}[0-9].*{FLAVOUR}$"))?;
+    let (series, flavour) = flavour(series);
+    let names = apt.names(&format!("^{PREFIX}[0-9].*{flavour}$"))?;
     let releases = names.iter().filter_map(|name| name.strip_prefix(PREFIX));
     let release = newest(releases, series).with_context(|| format!("it is none of {}", names.len()))?;
     Ok(release.to_owned())
@@ -140,7 +148,7 @@ fn numbers(release: &str) -> Vec<u32> {
 
 #[cfg(test)]
 mod tests {
-    use super::{NEWEST, newest};
+    use super::{CLOUD, NEWEST, REAL_TIME, flavour, newest};
 
     #[test]
     fn the_newest_of_a_series_is_found_by_number() {
@@ -157,5 +165,11 @@ mod tests {
         assert_eq!(of("6.12"), Some("6.12.107+deb13-cloud-amd64"));
         assert_eq!(of(NEWEST), Some("6.12.107+deb13-cloud-amd64"));
         assert_eq!(of("7.0"), None);
+    }
+
+    #[test]
+    fn a_suffix_asks_for_another_flavour() {
+        assert_eq!(flavour("6.12-rt"), ("6.12", REAL_TIME));
+        assert_eq!(flavour("6.12"), ("6.12", CLOUD));
     }
 }

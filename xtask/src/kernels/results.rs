@@ -95,7 +95,11 @@ pub fn table(outcomes: &[Outcome]) {
             println!("{}: {why}", outcome.name());
         }
     }
-    println!("PREEMPT_RT: Debian has no cloud kernel with it; not tried");
+    if !outcomes.iter().any(|outcome| outcome.series.ends_with("-rt")) {
+        println!(
+            "PREEMPT_RT: no cloud kernel has it, not tried; `--kernel 6.12-rt` tries Debian's other one"
+        );
+    }
 }
 
 /// The same, an object a line.
