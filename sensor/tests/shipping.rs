@@ -78,6 +78,7 @@ fn settings(address: SocketAddr) -> ControlPlane {
         url: format!("http://{address}"),
         token: Some(Secret::new("the-token".to_owned())),
         token_file: None,
+        // Longer than an answer takes on a machine that is busy with other tests.
         timeout: Period(Duration::from_secs(3)),
         ca_file: None,
     }
@@ -151,7 +152,7 @@ fn epochs(server: &Server) -> Vec<u64> {
 }
 
 async fn within<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(30), future).await.expect("it takes milliseconds")
+    tokio::time::timeout(Duration::from_mins(1), future).await.expect("it takes milliseconds")
 }
 
 async fn until(condition: impl Fn() -> bool) {
@@ -260,10 +261,10 @@ async fn a_refused_credential_is_loud_and_slow_and_ends_with_a_new_token() {
     let Shipping { mut intake, task, metrics, status, stop: _stop, _folder, .. } =
         ship(&settings, Duration::from_millis(200));
     intake.put(vec![batch(0)]).await.expect("safe");
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    until(|| server.bodies().len() >= 3).await;
     assert_eq!(metrics.misconfigured.get(), 1);
-    let attempts = server.bodies().len();
-    assert!((2..=5).contains(&attempts), "slow: {attempts} attempts in half a second");
+    let gaps = server.gaps();
+    assert!(gaps.iter().all(|gap| *gap >= Duration::from_millis(100)), "slow from the first on: {gaps:?}");
     assert!(status.borrow().failing_since.is_some());
     assert!(status.borrow().last_failure.as_ref().is_some_and(|failure| failure.contains("credential")));
 
@@ -297,8 +298,7 @@ async fn a_control_plane_that_comes_up_late_gets_everything() {
         intake.put(vec![batch(number)]).await.expect("safe");
     }
     drop(intake);
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    assert!(retries(&metrics, "connection") >= 2);
+    until(|| retries(&metrics, "connection") >= 2).await;
     let server = Server::default();
     let router = Router::new().route("/api/v1/ingest", post(ingest)).with_state(server.clone());
     let listener = TcpListener::bind(address).await.expect("the port is free again");
@@ -310,10 +310,11 @@ async fn a_control_plane_that_comes_up_late_gets_everything() {
 #[tokio::test]
 async fn stopping_cuts_a_long_wait_short() {
     let (server, address) = Server::start(vec![status(401)]).await;
-    let Shipping { mut intake, task, stop, _folder, .. } = ship(&settings(address), Duration::from_mins(10));
+    let Shipping { mut intake, task, metrics, stop, _folder, .. } =
+        ship(&settings(address), Duration::from_mins(10));
     intake.put(vec![batch(0)]).await.expect("safe");
     drop(intake);
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    until(|| metrics.misconfigured.get() == 1).await;
     stop.send_replace(true);
     within(task).await.expect("no panic").expect("the spool runs");
     assert_eq!(server.bodies().len(), 2);

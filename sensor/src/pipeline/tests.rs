@@ -255,7 +255,7 @@ fn start_over(fake: Fake, spooled: HashMap<Uuid, u64>, epoch: Duration, outbox: 
 const LONG: Duration = Duration::from_secs(30);
 
 async fn within<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(10), future).await.expect("it takes milliseconds")
+    tokio::time::timeout(Duration::from_mins(1), future).await.expect("it takes milliseconds")
 }
 
 async fn until(condition: impl Fn() -> bool) {
