@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use weir_control_plane::auth::Role;
 use weir_control_plane::config::Overrides;
 
 /// Keeps the counts of Weir's sensors in Postgres and answers for them.
@@ -50,6 +51,24 @@ Examples:
   weir-control-plane sensor revoke edge-1
   weir-control-plane sensor remove edge-1         # and all that it sent")]
     Sensor(Sensor),
+    /// Add, list, change and remove users
+    #[command(after_help = "\
+Examples:
+  weir-control-plane user add ann --role admin                  # asks for a password
+  weir-control-plane user add bob --role viewer --password-file bob.password
+  pass show weir/bob | weir-control-plane user passwd bob       # ends bob's sessions
+  weir-control-plane user disable bob
+  weir-control-plane user list")]
+    User(User),
+    /// Print a token that makes the first admin, once
+    #[command(after_help = "Examples:\n  weir-control-plane setup-link --url https://weir.example")]
+    SetupLink(SetupLink),
+    /// Rotate the keys that sign access tokens
+    #[command(after_help = "\
+Examples:
+  weir-control-plane keys rotate          # the old key verifies until its tokens have ended
+  weir-control-plane keys rotate --now    # a key leaked: its tokens are void")]
+    Keys(Keys),
     /// Print the OpenAPI document
     #[command(after_help = "Example:\n  weir-control-plane openapi > openapi.json")]
     Openapi,
@@ -115,4 +134,111 @@ pub struct ListSensors {
     /// Print JSON, a line for each sensor
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct User {
+    #[command(subcommand)]
+    pub command: UserCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum UserCommand {
+    /// Add a user; the password is asked for, or read from a pipe or a file
+    Add(AddUser),
+    /// List users
+    List(ListUsers),
+    /// Set a user's password and end their sessions
+    Passwd(SetUserPassword),
+    /// Give a user another role
+    Role(SetUserRole),
+    /// Keep a user from logging in, and end their sessions
+    Disable(NamedUser),
+    /// Let a user log in again
+    Enable(NamedUser),
+    /// Remove a user with their sessions and tokens; the audit log keeps the name
+    Remove(NamedUser),
+}
+
+#[derive(Debug, Args)]
+pub struct NamedUser {
+    /// 1 to 63 letters, digits, `.`, `_`, `-` or `@`, not only digits; or an id
+    pub name: String,
+    #[command(flatten)]
+    pub settings: Overrides,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct AddUser {
+    #[command(flatten)]
+    pub user: NamedUser,
+    /// What the user may do
+    #[arg(long, value_enum)]
+    pub role: Role,
+    /// File that holds the password
+    #[arg(long, value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct SetUserPassword {
+    #[command(flatten)]
+    pub user: NamedUser,
+    /// File that holds the password
+    #[arg(long, value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct SetUserRole {
+    #[command(flatten)]
+    pub user: NamedUser,
+    /// What the user may do
+    #[arg(long, value_enum)]
+    pub role: Role,
+}
+
+#[derive(Debug, Args)]
+pub struct ListUsers {
+    #[command(flatten)]
+    pub settings: Overrides,
+    /// Print JSON, a line for each user
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct SetupLink {
+    #[command(flatten)]
+    pub settings: Overrides,
+    /// Where people reach the API
+    #[arg(long, default_value = "http://127.0.0.1:8080")]
+    pub url: String,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Keys {
+    #[command(subcommand)]
+    pub command: KeysCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum KeysCommand {
+    /// Make a new key
+    Rotate(RotateKeys),
+}
+
+#[derive(Debug, Args)]
+pub struct RotateKeys {
+    #[command(flatten)]
+    pub settings: Overrides,
+    /// Delete the old ones at once, because one leaked
+    #[arg(long)]
+    pub now: bool,
 }

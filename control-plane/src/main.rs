@@ -24,6 +24,9 @@ fn main() -> ExitCode {
             Command::Serve(arguments) => commands::serve::run(arguments).await,
             Command::Migrate(arguments) => commands::migrate::run(arguments).await,
             Command::Sensor(arguments) => commands::sensor::run(arguments).await,
+            Command::User(arguments) => commands::user::run(arguments).await,
+            Command::SetupLink(arguments) => commands::user::setup_link(arguments).await,
+            Command::Keys(arguments) => commands::user::keys(arguments).await,
             Command::Openapi => commands::openapi::run(),
         }
     });

@@ -16,7 +16,7 @@ use crate::ingest::{Admission, Ingest};
 use crate::jobs::Jobs;
 use crate::limits::Limits;
 use crate::store::partitions::Known;
-use crate::store::{Pool, migrations};
+use crate::store::{Pool, migrations, users};
 use crate::telemetry::{Metrics, Registered};
 
 /// A server that takes requests.
@@ -29,6 +29,7 @@ pub struct Server {
     stop: watch::Sender<bool>,
     http: JoinHandle<std::io::Result<()>>,
     rounds: JoinHandle<()>,
+    identity: JoinHandle<()>,
     deadline: Duration,
 }
 
@@ -64,10 +65,25 @@ pub async fn start(config: &Config) -> anyhow::Result<Server> {
         );
     }
     let retention = Arc::new(config.retention.clone());
+    let auth = Auth::start(&pool, admin_token.as_ref(), &config.auth, Arc::clone(&metrics))
+        .await
+        .context("read the keys that sign tokens")?;
+    if admin_token.is_none() && !users::any(&pool).await? {
+        tracing::warn!(
+            "nobody can log in: there is no user and no admin token; \
+             `weir-control-plane user add NAME --role admin` makes the first admin"
+        );
+    }
     let state = AppState {
         pool: pool.clone(),
-        auth: Auth::new(&admin_token),
-        ingest: Ingest::new(pool, known, config.ingest.clone(), Arc::clone(&retention), Arc::clone(&metrics)),
+        auth: auth.clone(),
+        ingest: Ingest::new(
+            pool.clone(),
+            known,
+            config.ingest.clone(),
+            Arc::clone(&retention),
+            Arc::clone(&metrics),
+        ),
         limits: Limits::new(config, Arc::clone(&metrics))?,
         admission: Admission::new(&config.ingest, Arc::clone(&metrics)),
         metrics,
@@ -82,31 +98,32 @@ pub async fn start(config: &Config) -> anyhow::Result<Server> {
     let router = api::router(state.clone());
     let mut http_stopped = stopped.clone();
     let http = tokio::spawn(async move {
-        axum::serve(listener, router)
+        axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>())
             .with_graceful_shutdown(async move {
                 let _ = http_stopped.changed().await;
             })
             .await
     });
+    let identity = tokio::spawn(auth.run(pool, stopped.clone()));
     let rounds = tokio::spawn(jobs.clone().run(stopped));
     tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "listening");
     let deadline = Duration::from_millis(config.shutdown_deadline_ms);
-    Ok(Server { address, state, jobs, stop, http, rounds, deadline })
+    Ok(Server { address, state, jobs, stop, http, rounds, identity, deadline })
 }
 
 impl Server {
     /// Takes no new requests, lets those in flight end until the deadline, and returns.
     pub async fn stop(self) {
         let _ = self.stop.send(true);
-        let (http, rounds) = (self.http.abort_handle(), self.rounds.abort_handle());
+        let tasks = [self.http.abort_handle(), self.rounds.abort_handle(), self.identity.abort_handle()];
         let ended = tokio::time::timeout(self.deadline, async {
             let _ = self.http.await;
             let _ = self.rounds.await;
+            let _ = self.identity.await;
         });
         if ended.await.is_err() {
             tracing::warn!("requests were cut off: shutdown_deadline_ms is over");
-            http.abort();
-            rounds.abort();
+            tasks.iter().for_each(tokio::task::AbortHandle::abort);
         }
         tracing::info!("stopped");
     }

@@ -1,16 +1,91 @@
-//! Who may pass: the check in front of each group of routes.
+//! Who may pass: what a route asks of its caller, and the guard in front of it.
 
 use axum::Extension;
-use axum::extract::{Request, State};
-use axum::http::{HeaderValue, header};
+use axum::extract::{FromRequestParts, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use super::client::Origin;
+use super::error::Category;
 use super::request::Actor;
+use super::routes::{ADMIN_TOKEN, MACHINE, SENSOR, SESSION};
 use super::{ApiError, AppState, limit};
-use crate::auth::SensorCheck;
+use crate::auth::{Check, Principal, Role, Scope, SensorCheck, Who};
+use crate::store::StoreError;
+use crate::store::audit::Author;
+
+/// What a route asks of its caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Nothing: health, metrics, and the doors themselves.
+    Open,
+    /// A sensor's own token, and no other.
+    Sensor,
+    /// This role, and of a machine's token this scope.
+    Role(Role, Scope),
+    /// This role and a person, or the admin token: a machine does not make itself credentials.
+    Person(Role),
+    /// A session, whatever its role: for what somebody does to their own.
+    Session,
+}
+
+impl Access {
+    /// Names of the credentials that the route takes, any one of them.
+    pub fn credentials(self) -> &'static [&'static str] {
+        match self {
+            Self::Open => &[],
+            Self::Sensor => &[SENSOR],
+            Self::Role(..) => &[SESSION, MACHINE, ADMIN_TOKEN],
+            Self::Person(_) => &[SESSION, ADMIN_TOKEN],
+            Self::Session => &[SESSION],
+        }
+    }
+
+    /// The same for people who read the documentation.
+    pub fn words(self) -> Option<String> {
+        match self {
+            Self::Open | Self::Sensor => None,
+            Self::Role(role, scope) => {
+                Some(format!("Role: {} (a machine's token: scope `{}`).", role.name(), scope.name()))
+            }
+            Self::Person(role) => Some(format!("Role: {}; not for machines' tokens.", role.name())),
+            Self::Session => Some("For whoever logged in.".to_owned()),
+        }
+    }
+
+    /// Whether somebody may pass; else why not, for the metrics and for them.
+    fn admits(self, principal: &Principal) -> Result<(), (&'static str, String)> {
+        let role = match self {
+            Self::Open => return Ok(()),
+            Self::Sensor => return Err(("kind", "this route is for sensors".to_owned())),
+            Self::Role(role, _) | Self::Person(role) => role,
+            Self::Session => Role::Viewer,
+        };
+        match (self, &principal.who) {
+            (Self::Session, Who::Machine { .. } | Who::AdminToken) => {
+                return Err(("kind", "this route is for whoever logged in with a password".to_owned()));
+            }
+            (Self::Person(_), Who::Machine { .. }) => {
+                return Err(("kind", "this route is not for machines' tokens".to_owned()));
+            }
+            (Self::Role(_, scope), Who::Machine { scopes, .. }) if !scopes.contains(&scope) => {
+                return Err(("scope", format!("the token has not the scope `{}`", scope.name())));
+            }
+            _ => {}
+        }
+        if principal.role < role {
+            return Err((
+                "role",
+                format!("this needs the role {}, yours is {}", role.name(), principal.role.name()),
+            ));
+        }
+        Ok(())
+    }
+}
 
 /// An authenticated sensor, for the handler.
 #[derive(Clone, Copy, Debug)]
@@ -18,43 +93,129 @@ pub struct Sender {
     pub sensor_id: i32,
 }
 
-/// Lets an operator through.
-pub async fn operator(State(state): State<AppState>, request: Request, next: Next) -> Response {
+/// The sensor that [`guard`] let through.
+pub type AuthenticatedSensor = Extension<Sender>;
+
+/// The person or machine that [`guard`] let through, and where they are: who a change is by.
+pub struct Caller {
+    pub principal: Principal,
+    pub origin: Origin,
+}
+
+impl Caller {
+    pub fn author(&self) -> Author {
+        let (kind, id) = match &self.principal.who {
+            Who::AdminToken => ("admin_token", None),
+            Who::User { user_id, .. } => ("user", Some(user_id.to_string())),
+            Who::Machine { api_token_id, .. } => ("token", Some(api_token_id.to_string())),
+        };
+        Author {
+            kind,
+            id,
+            name: self.principal.name.to_string(),
+            address: self.origin.address.map(|address| address.to_string()),
+            request_id: Some(self.origin.request_id.clone()),
+        }
+    }
+
+    /// The user, where it is one.
+    pub fn user_id(&self) -> Option<i32> {
+        match self.principal.who {
+            Who::User { user_id, .. } => Some(user_id),
+            Who::AdminToken | Who::Machine { .. } => None,
+        }
+    }
+}
+
+impl FromRequestParts<AppState> for Caller {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+        let origin = Origin::from_request_parts(parts, state).await?;
+        // Only an open route has none, and an open route has no handler that asks.
+        let principal = parts.extensions.get::<Principal>().cloned().ok_or_else(missing)?;
+        Ok(Self { principal, origin })
+    }
+}
+
+/// Lets through whom the route admits.
+pub async fn guard(
+    State((state, access)): State<(AppState, Access)>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if access == Access::Sensor {
+        return sensor(&state, request, next).await;
+    }
     // A browser cannot send a bearer token by itself; it may show the documentation after asking for the
     // token as a password.
-    let for_browsers = matches!(request.uri().path(), "/api/docs" | "/api/openapi.json");
+    let for_browsers = matches!(access, Access::Role(_, Scope::Documentation));
     let token =
         bearer(&request).map(str::to_owned).or_else(|| for_browsers.then(|| basic(&request)).flatten());
     let mut response = match token {
-        Some(token) if state.auth.is_admin(&token) => {
-            let mut response = limit::run(&state, "admin", request, next).await;
-            response.extensions_mut().insert(Actor("admin".to_owned()));
-            return response;
-        }
-        Some(_) => {
-            ApiError::unauthenticated("invalid-token", "the token is not an operator's").into_response()
-        }
-        None => missing().into_response(),
+        None => refuse(&state, "missing", missing()),
+        Some(token) => match state.auth.principal(&state.pool, &token).await {
+            Err(error) => away(error),
+            Ok(Check::Known(principal)) => return admit(&state, access, principal, request, next).await,
+            Ok(check) => {
+                let (reason, error) = refusal(&check);
+                refuse(&state, reason, error)
+            }
+        },
     };
-    if for_browsers {
-        let challenge = HeaderValue::from_static("Basic realm=\"weir: the admin token is the password\"");
+    if for_browsers && response.status() == StatusCode::UNAUTHORIZED {
+        let challenge = HeaderValue::from_static("Basic realm=\"weir: a token is the password\"");
         response.headers_mut().append(header::WWW_AUTHENTICATE, challenge);
     }
     response
 }
 
-/// Lets a sensor through that was not revoked.
-pub async fn sensor(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
+async fn admit(
+    state: &AppState,
+    access: Access,
+    principal: Principal,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let actor = match &principal.who {
+        Who::AdminToken => principal.name.to_string(),
+        Who::User { .. } => format!("user:{}", principal.name),
+        Who::Machine { .. } => format!("token:{}", principal.name),
+    };
+    let mut response = match access.admits(&principal) {
+        Ok(()) => {
+            let key = match &principal.who {
+                Who::AdminToken => "admin".to_owned(),
+                Who::User { user_id, .. } => format!("user:{user_id}"),
+                Who::Machine { api_token_id, .. } => format!("token:{api_token_id}"),
+            };
+            request.extensions_mut().insert(principal);
+            limit::run(state, &key, request, next).await
+        }
+        Err((reason, words)) => {
+            let mut response = refuse(state, reason, forbidden(words));
+            let challenge = HeaderValue::from_static("Bearer realm=\"weir\", error=\"insufficient_scope\"");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+            response
+        }
+    };
+    response.extensions_mut().insert(Actor(actor));
+    response
+}
+
+async fn sensor(state: &AppState, mut request: Request, next: Next) -> Response {
     let Some(token) = bearer(&request) else {
-        return missing().into_response();
+        return refuse(state, "missing", missing());
     };
     match state.auth.sensor(&state.pool, token).await {
-        Err(error) => ApiError::from(error).into_response(),
-        Ok(SensorCheck::Unknown) => {
-            ApiError::unauthenticated("invalid-token", "the token is not a sensor's").into_response()
-        }
-        Ok(SensorCheck::Revoked { name }) => with_actor(ApiError::revoked().into_response(), &name),
-        Ok(SensorCheck::Gone { name }) => with_actor(ApiError::gone().into_response(), &name),
+        Err(error) => away(error),
+        Ok(SensorCheck::Unknown) => refuse(
+            state,
+            "unknown",
+            ApiError::unauthenticated("invalid-token", "the token is not a sensor's"),
+        ),
+        Ok(SensorCheck::Revoked { name }) => with_actor(refuse(state, "revoked", ApiError::revoked()), &name),
+        Ok(SensorCheck::Gone { name }) => with_actor(refuse(state, "revoked", ApiError::gone()), &name),
         Ok(SensorCheck::Known { sensor_id, name }) => {
             request.extensions_mut().insert(Sender { sensor_id });
             let response = limit::run(&state, &format!("sensor:{sensor_id}"), request, next).await;
@@ -63,8 +224,33 @@ pub async fn sensor(State(state): State<AppState>, mut request: Request, next: N
     }
 }
 
-/// The sensor that [`sensor`] let through.
-pub type AuthenticatedSensor = Extension<Sender>;
+fn refusal(check: &Check) -> (&'static str, ApiError) {
+    match check {
+        Check::Expired => ("expired", ApiError::unauthenticated("token-expired", "the token's time is over")),
+        Check::Revoked => ("revoked", ApiError::unauthenticated("token-revoked", "the token was revoked")),
+        Check::Unknown | Check::Known(_) => (
+            "unknown",
+            ApiError::unauthenticated("invalid-token", "the token is none that is valid on this route"),
+        ),
+    }
+}
+
+fn refuse(state: &AppState, reason: &str, error: ApiError) -> Response {
+    state.metrics.access_refused.with_label_values(&[reason]).inc();
+    let invalid = error.status == StatusCode::UNAUTHORIZED && error.slug != "missing-token";
+    let mut response = error.into_response();
+    if invalid {
+        // RFC 6750: who sent a token learns that it is the token.
+        let challenge = HeaderValue::from_static("Bearer realm=\"weir\", error=\"invalid_token\"");
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+    }
+    response
+}
+
+/// Nothing is known without the database, so nobody passes.
+fn away(error: StoreError) -> Response {
+    ApiError::from(error).into_response()
+}
 
 fn with_actor(mut response: Response, name: &str) -> Response {
     response.extensions_mut().insert(Actor(format!("sensor:{name}")));
@@ -73,6 +259,11 @@ fn with_actor(mut response: Response, name: &str) -> Response {
 
 fn missing() -> ApiError {
     ApiError::unauthenticated("missing-token", "send the header `Authorization: Bearer TOKEN`")
+}
+
+fn forbidden(detail: String) -> ApiError {
+    let title = "The credential does not allow this";
+    ApiError::new(StatusCode::FORBIDDEN, Category::Authorization, "forbidden", title, detail)
 }
 
 fn bearer(request: &Request) -> Option<&str> {

@@ -74,6 +74,39 @@ pub fn open(key: &[u8; 32], question: [u8; HASH], token: &str) -> Option<(Window
     Some((window, position))
 }
 
+/// The token for the page after `position` of a list that is no list of flows; `list` tells lists apart.
+pub fn seal_position(key: &[u8; 32], list: &str, question: [u8; HASH], position: &[u8]) -> String {
+    let mut bytes = position.to_vec();
+    let tag = position_mac(key, list, question, position).finalize().into_bytes();
+    bytes.extend_from_slice(&tag[..TAG]);
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// The position that a token of [`seal_position`] holds.
+pub fn open_position<const N: usize>(
+    key: &[u8; 32],
+    list: &str,
+    question: [u8; HASH],
+    token: &str,
+) -> Option<[u8; N]> {
+    let bytes = URL_SAFE_NO_PAD.decode(token).ok()?;
+    let (position, tag) = bytes.split_at_checked(N)?;
+    if tag.len() != TAG {
+        return None;
+    }
+    position_mac(key, list, question, position).verify_truncated_left(tag).ok()?;
+    position.try_into().ok()
+}
+
+fn position_mac(key: &[u8; 32], list: &str, question: [u8; HASH], position: &[u8]) -> Hmac<Sha256> {
+    let mut mac = mac(key, b"weir list position, version 1");
+    for part in [list.as_bytes(), &question, position] {
+        mac.update(&(part.len() as u64).to_be_bytes());
+        mac.update(part);
+    }
+    mac
+}
+
 fn mac(key: &[u8; 32], bytes: &[u8]) -> Hmac<Sha256> {
     let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of every length");
     mac.update(bytes);
@@ -114,6 +147,21 @@ mod tests {
             assert_eq!(open(&KEY, [1; HASH], &URL_SAFE_NO_PAD.encode(&bytes)), None, "byte {at}");
         }
         assert_eq!(open(&KEY, [1; HASH], ""), None);
+    }
+
+    /// A3: a position belongs to its list, its question and its key, to the bit.
+    #[test]
+    fn a3_a_position_opens_where_it_was_sealed_and_nowhere_else() {
+        let token = seal_position(&KEY, "audit", [1; HASH], &7_i64.to_be_bytes());
+        assert_eq!(open_position(&KEY, "audit", [1; HASH], &token), Some(7_i64.to_be_bytes()));
+        assert_eq!(open_position::<8>(&KEY, "users", [1; HASH], &token), None);
+        assert_eq!(open_position::<8>(&KEY, "audit", [2; HASH], &token), None);
+        assert_eq!(open_position::<8>(&[8; 32], "audit", [1; HASH], &token), None);
+        assert_eq!(open_position::<16>(&KEY, "audit", [1; HASH], &token), None);
+        assert_eq!(open_position::<8>(&KEY, "audit", [1; HASH], ""), None);
+        let (window, position) = sample();
+        let flows = seal(&KEY, [1; HASH], window, position);
+        assert_eq!(open_position::<37>(&KEY, "audit", [1; HASH], &flows), None);
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub async fn openapi_json(State(_): State<AppState>, _: Query<NoParams>) -> Resp
 
 /// The documentation as a page
 ///
-/// A browser asks for a name and a password: any name, and the admin token.
+/// A browser asks for a name and a password: any name, and as the password the admin token or an API token.
 #[utoipa::path(
     get,
     path = "/api/docs",
@@ -88,7 +88,7 @@ fn credential(operation: &Value) -> String {
     let names = operation["security"].as_array().into_iter().flatten();
     let names: Vec<String> =
         names.filter_map(Value::as_object).flat_map(|scheme| scheme.keys().cloned()).collect();
-    if names.is_empty() { "none, this route is open".to_owned() } else { escape(&names.join(", ")) }
+    if names.is_empty() { "none, this route is open".to_owned() } else { escape(&names.join(" or ")) }
 }
 
 fn parameters(page: &mut String, operation: &Value) {

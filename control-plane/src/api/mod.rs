@@ -1,10 +1,14 @@
 //! HTTP: routes, parameters, answers, and nothing else. No SQL in here.
 //!
-//! Every route is registered once, by [`routes`], from its `#[utoipa::path]`: the router and the OpenAPI
-//! document are the same list. Operators' routes, the sensors' route and the open ones are three groups;
-//! a route outside the open group without a credential does not compile into the router.
+//! Every route is registered once, by [`routes`], from its `#[utoipa::path]` and with its
+//! [`access::Access`]: the router, its guards and the OpenAPI document are one list, and a route that does
+//! not say who may call it does not compile.
 
 mod access;
+mod audit;
+mod auth;
+mod body;
+mod client;
 mod completion;
 mod cursor;
 mod docs;
@@ -17,13 +21,19 @@ mod ledger;
 mod limit;
 mod linger;
 mod openapi;
+mod paging;
 mod params;
+mod refusal;
 mod render;
 mod request;
+mod routes;
 mod sensors;
+mod sessions;
 mod table;
 mod timeseries;
+mod tokens;
 mod top;
+mod users;
 mod window;
 
 use std::sync::Arc;
@@ -34,15 +44,17 @@ use axum::{Router, middleware};
 use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
-use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::auth::Auth;
+use crate::auth::{Auth, Role, Scope};
 use crate::config;
 use crate::ingest::{Admission, Ingest};
 use crate::limits::Limits;
 use crate::store::Pool;
 use crate::telemetry::Metrics;
+
+use access::Access;
+use routes::Routes;
 
 pub use error::{ApiError, Category, FieldError, Problem};
 pub use openapi::document;
@@ -65,38 +77,58 @@ pub struct AppState {
     pub exports: Arc<Semaphore>,
 }
 
-/// All routes, in their groups, with their documentation. `guard` wraps a group in its access check.
-fn routes(state: Option<&AppState>) -> OpenApiRouter<AppState> {
-    let operators = OpenApiRouter::new()
-        .routes(routes!(flows::list))
-        .routes(routes!(completion::complete))
-        .routes(routes!(export::export))
-        .routes(routes!(top::top))
-        .routes(routes!(timeseries::timeseries))
-        .routes(routes!(sensors::list))
-        .routes(routes!(sensors::get, sensors::remove))
-        .routes(routes!(ledger::ledger))
-        .routes(routes!(docs::openapi_json))
-        .routes(routes!(docs::page));
-    let sensors = OpenApiRouter::new().routes(routes!(ingest::ingest));
-    let open = OpenApiRouter::new()
-        .routes(routes!(health::healthz))
-        .routes(routes!(health::readyz))
-        .routes(routes!(health::metrics));
-    let (operators, sensors) = match state {
-        None => (operators, sensors),
-        Some(state) => (
-            operators.route_layer(middleware::from_fn_with_state(state.clone(), access::operator)),
-            sensors.route_layer(middleware::from_fn_with_state(state.clone(), access::sensor)),
-        ),
-    };
-    operators.merge(sensors).merge(open)
+/// All routes, each with what it asks of its caller.
+fn routes(state: Option<&AppState>) -> Routes {
+    let flows = Access::Role(Role::Viewer, Scope::Flows);
+    let sensors = Access::Role(Role::Viewer, Scope::Sensors);
+    let change_sensors = Access::Role(Role::Operator, Scope::Sensors);
+    let users = Access::Role(Role::Admin, Scope::Users);
+    let audit = Access::Role(Role::Admin, Scope::Audit);
+    let documentation = Access::Role(Role::Viewer, Scope::Documentation);
+    let own = Access::Person(Role::Viewer);
+    Routes::new(state)
+        .add(Access::Open, routes!(health::healthz))
+        .add(Access::Open, routes!(health::readyz))
+        .add(Access::Open, routes!(health::metrics))
+        .add(Access::Open, routes!(auth::jwks))
+        .add(Access::Open, routes!(auth::login))
+        .add(Access::Open, routes!(auth::refresh))
+        .add(Access::Open, routes!(auth::setup))
+        .add(Access::Session, routes!(auth::logout))
+        .add(Access::Session, routes!(auth::password))
+        .add(own, routes!(auth::me))
+        .add(own, routes!(sessions::list))
+        .add(own, routes!(sessions::end))
+        .add(Access::Session, routes!(sessions::end_others))
+        .add(own, routes!(tokens::list))
+        .add(own, routes!(tokens::add))
+        .add(own, routes!(tokens::revoke))
+        .add(users, routes!(users::list))
+        .add(users, routes!(users::add))
+        .add(users, routes!(users::get))
+        .add(users, routes!(users::change))
+        .add(users, routes!(users::remove))
+        .add(users, routes!(users::end_sessions))
+        .add(audit, routes!(audit::list))
+        .add(audit, routes!(audit::export))
+        .add(flows, routes!(flows::list))
+        .add(flows, routes!(completion::complete))
+        .add(flows, routes!(export::export))
+        .add(flows, routes!(top::top))
+        .add(flows, routes!(timeseries::timeseries))
+        .add(sensors, routes!(sensors::list))
+        .add(sensors, routes!(sensors::get))
+        .add(sensors, routes!(ledger::ledger))
+        .add(change_sensors, routes!(sensors::remove))
+        .add(Access::Sensor, routes!(ingest::ingest))
+        .add(documentation, routes!(docs::openapi_json))
+        .add(documentation, routes!(docs::page))
 }
 
 /// The whole service.
 pub fn router(state: AppState) -> Router {
-    let (router, _) = routes(Some(&state)).split_for_parts();
-    router
+    routes(Some(&state))
+        .router()
         .fallback(|| async { ApiError::from_status(StatusCode::NOT_FOUND) })
         // For whoever reads a body by an extractor; the handler of batches reads its own, within its bound.
         .layer(DefaultBodyLimit::max(MAX_BODY))
@@ -116,8 +148,14 @@ fn cors(origins: &[String]) -> CorsLayer {
         origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()).collect();
     CorsLayer::new()
         .allow_origin(AllowOrigin::list(origins))
-        .allow_methods([Method::GET, Method::HEAD])
+        .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::PATCH, Method::DELETE])
         .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE, request::REQUEST_ID])
-        .expose_headers([request::REQUEST_ID, header::RETRY_AFTER, limit::POLICY, limit::STATE])
+        .expose_headers([
+            request::REQUEST_ID,
+            header::RETRY_AFTER,
+            header::WWW_AUTHENTICATE,
+            limit::POLICY,
+            limit::STATE,
+        ])
         .max_age(std::time::Duration::from_mins(10))
 }

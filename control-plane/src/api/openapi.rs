@@ -4,11 +4,18 @@ use utoipa::OpenApi as _;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, Info, OpenApi, Ref, ResponseBuilder};
 
+use super::routes::{ADMIN_TOKEN, MACHINE, SENSOR, SESSION};
+
 #[derive(utoipa::OpenApi)]
 #[openapi(tags(
     (name = "flows", description = "What was counted"),
     (name = "sensors", description = "Who counts, and whether all of it arrived"),
     (name = "ingest", description = "For sensors"),
+    (name = "auth", description = "Log in, go on, log out"),
+    (name = "sessions", description = "Who is logged in from where"),
+    (name = "tokens", description = "API tokens of machines"),
+    (name = "users", description = "Who may log in"),
+    (name = "audit", description = "Who changed what"),
     (name = "health", description = "For probes and Prometheus; open to all"),
     (name = "documentation", description = "This document"),
 ))]
@@ -18,7 +25,7 @@ struct Base;
 #[must_use]
 pub fn document() -> OpenApi {
     let mut document = Base::openapi();
-    document.merge(super::routes(None).split_for_parts().1);
+    document.merge(super::routes(None).document());
     let mut info = Info::new("Weir control plane", env!("CARGO_PKG_VERSION"));
     info.description = Some(
         "Flows that Weir's sensors counted. Errors are problem details (RFC 9457) with a `category` and the \
@@ -33,8 +40,10 @@ pub fn document() -> OpenApi {
         scheme.description = Some(description.to_owned());
         components.security_schemes.insert(name.to_owned(), SecurityScheme::Http(scheme).into());
     };
-    bearer("admin_token", "The operators' token, from the file `auth.admin_token_file`");
-    bearer("sensor_token", "A sensor's token, made by `weir-control-plane sensor add NAME`");
+    bearer(SESSION, "The `access_token` of `/api/v1/auth/login`, for a few minutes");
+    bearer(MACHINE, "A machine's token of `/api/v1/tokens`, with the scope that the route names");
+    bearer(ADMIN_TOKEN, "The token of the file `auth.admin_token_file`, for set-up and recovery");
+    bearer(SENSOR, "A sensor's token, made by `weir-control-plane sensor add NAME`");
     limited(&mut document);
     document
 }

@@ -20,6 +20,10 @@ const MAX_URI: usize = 8_192;
 const MAX_HEADERS: usize = 64;
 const MAX_HEADER_BYTES: usize = 16 << 10;
 
+/// The request's id, for the handler.
+#[derive(Clone, Debug)]
+pub struct RequestId(pub String);
+
 /// Put on a response by whoever found out who asked; for the log.
 #[derive(Clone, Debug)]
 pub struct Actor(pub String);
@@ -45,7 +49,8 @@ pub async fn observe(State(state): State<AppState>, request: Request, next: Next
     } else {
         // Who asks first whether to send a body learns it from the answer.
         let asks_first = request.headers().contains_key(header::EXPECT);
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
+        parts.extensions.insert(RequestId(id.clone()));
         let (body, rest) = linger::split(body);
         let response = tokio::time::timeout(limit, next.run(Request::from_parts(parts, body)))
             .await

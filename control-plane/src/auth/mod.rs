@@ -1,31 +1,66 @@
-//! Who is asking: sensors by their own token, operators by one token from a file.
+//! Who is asking: people by their sessions, machines by API tokens, sensors by their own tokens, and
+//! whoever holds the admin token of the configuration.
 //!
-//! A sensor's token is 32 random bytes, so its SHA-256 is as good as a slow hash and can be looked up. An
-//! answer of that look-up is kept for a few seconds; the transaction that stores a batch looks at
-//! `revoked_at` again under a lock, so a revoked sensor stores nothing, whatever is remembered here.
+//! What a credential is worth is looked up in the database and believed for [`MOMENT`]: a role that
+//! changes, a session that ends, a token that is revoked takes effect on every instance within that time,
+//! and at once where it was changed. With the database away nothing is known, and nobody passes.
 
+mod access_token;
+mod activity;
+mod keys;
+mod login;
+mod memory;
+mod password;
+mod role;
 mod token;
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
 
-use hmac::{Hmac, KeyInit as _, Mac as _};
 use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
+use tokio::sync::watch;
+use uuid::Uuid;
 
+use crate::config;
 use crate::store::sensors::{Identity, Standing};
-use crate::store::{Pool, StoreError, sensors};
+use crate::store::sessions::{self, Holder};
+use crate::store::tokens::{self, Grant, State};
+use crate::store::{Pool, StoreError, sensors, signing};
+use crate::telemetry::Metrics;
+use memory::Memory;
 
-pub use token::SensorToken;
+pub use access_token::{AUDIENCE, Claims, ISSUER, Invalid};
+pub use activity::Activity;
+pub use keys::{Key, Keys};
+pub use login::{Granted, Login, LoginError};
+pub use password::{MAX_BYTES as MAX_PASSWORD_BYTES, PasswordError, Passwords, weakness};
+pub use role::{Role, Scope};
+pub use token::{ApiToken, RefreshToken, SensorToken, SetupToken};
 
-/// How long an answer about a token is believed.
-const MEMORY: Duration = Duration::from_secs(5);
-/// Tokens remembered at most, wrong ones included.
-const MEMORY_SIZE: usize = 10_000;
+/// How long an answer about a person or a machine is believed: half of the second within which a
+/// revocation must take effect everywhere.
+const MOMENT: Duration = Duration::from_millis(500);
+/// The same for a sensor, whose batches are checked again in the transaction that stores them.
+const SENSOR_MOMENT: Duration = Duration::from_secs(5);
+/// Time between two looks at the signing keys.
+const KEYS_EVERY: Duration = Duration::from_mins(1);
 
-/// What a bearer token turned out to be.
+/// What cannot be done without randomness, keys or the database.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthError {
+    #[error("read the system's randomness: {0}")]
+    Randomness(#[from] rand::rand_core::OsError),
+    #[error("there is no usable signing key; `weir-control-plane keys rotate --now` makes one")]
+    Key,
+    #[error(transparent)]
+    Password(#[from] PasswordError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What a sensor's token turned out to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SensorCheck {
     Known {
@@ -42,50 +77,201 @@ pub enum SensorCheck {
     Unknown,
 }
 
-/// By the hash of a token: what it was, and when that was looked up.
-type Remembered = HashMap<[u8; 32], (Instant, SensorCheck)>;
+/// Somebody who may call the API, and what they may.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Principal {
+    pub who: Who,
+    pub name: Arc<str>,
+    pub role: Role,
+}
 
-/// The operators' token and the sensors' look-up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// The admin token of the configuration.
+    AdminToken,
+    User {
+        user_id: i32,
+        session_id: Uuid,
+    },
+    Machine {
+        api_token_id: i32,
+        user_id: Option<i32>,
+        scopes: Arc<[Scope]>,
+    },
+}
+
+/// What a credential turned out to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Check {
+    Known(Principal),
+    /// It was one of ours, and is over.
+    Expired,
+    Revoked,
+    Unknown,
+}
+
+/// Everything that tells who is asking; cheap to clone.
 #[derive(Clone)]
-pub struct Auth {
-    admin_sha256: [u8; 32],
-    token_key: [u8; 32],
-    remembered: Arc<Mutex<Remembered>>,
+pub struct Auth(Arc<Parts>);
+
+/// What [`Auth`] is made of.
+pub struct Parts {
+    admin_sha256: Option<[u8; 32]>,
+    continuation_key: [u8; 32],
+    settings: config::Auth,
+    metrics: Metrics,
+    pub keys: Keys,
+    pub passwords: Passwords,
+    pub activity: Activity,
+    sensors: Memory<[u8; 32], SensorCheck>,
+    sessions: Memory<Uuid, Option<Holder>>,
+    machines: Memory<[u8; 32], Option<Grant>>,
+}
+
+impl std::ops::Deref for Auth {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
 }
 
 impl Auth {
+    /// Reads the keys that all instances share, and makes them where there are none.
+    pub async fn start(
+        pool: &Pool,
+        admin_token: Option<&SecretString>,
+        settings: &config::Auth,
+        metrics: Metrics,
+    ) -> Result<Self, AuthError> {
+        Ok(Self(Arc::new(Parts {
+            admin_sha256: admin_token.map(|token| sha256(token.expose_secret())),
+            continuation_key: signing::secret(pool, "continuation", &token::random()?).await?,
+            keys: Keys::load(pool, settings.key_rotation(), settings.access_token()).await?,
+            settings: settings.clone(),
+            metrics,
+            passwords: Passwords::new()?,
+            activity: Activity::default(),
+            sensors: Memory::new(SENSOR_MOMENT),
+            sessions: Memory::new(MOMENT),
+            machines: Memory::new(MOMENT),
+        })))
+    }
+
+    /// What happens by itself, until `stop` changes: keys rotate, activity is written.
+    pub async fn run(self, pool: Pool, stop: watch::Receiver<bool>) {
+        let mut stopped = stop.clone();
+        let rotation = async {
+            loop {
+                tokio::select! {
+                    () = tokio::time::sleep(KEYS_EVERY) => {}
+                    _ = stopped.changed() => return,
+                }
+                if let Err(error) = self.keys.refresh(&pool, false).await {
+                    tracing::error!(%error, "read the signing keys; those that are known go on");
+                }
+                if let Err(error) = sessions::sweep(&pool).await {
+                    tracing::warn!(%error, "delete sessions that are over");
+                }
+            }
+        };
+        tokio::join!(rotation, self.activity.run(&pool, stop));
+    }
+
+    /// Key that signs continuation tokens: the same on every instance of one database.
     #[must_use]
-    pub fn new(admin_token: &SecretString) -> Self {
-        Self {
-            admin_sha256: Sha256::digest(admin_token.expose_secret().as_bytes()).into(),
-            token_key: derive(admin_token, b"weir continuation token, version 1"),
-            remembered: Arc::default(),
+    pub fn continuation_key(&self) -> &[u8; 32] {
+        &self.continuation_key
+    }
+
+    /// Looks a bearer's credential up, whatever kind it is. A sensor's token is none of these.
+    pub async fn principal(&self, pool: &Pool, token: &str) -> Result<Check, StoreError> {
+        if self.is_admin(token) {
+            let name = Arc::from("admin");
+            return Ok(Check::Known(Principal { who: Who::AdminToken, name, role: Role::Admin }));
         }
+        // What no credential of ours looks like costs no connection.
+        let check = if let Some(token) = ApiToken::parse(token) {
+            self.machine(pool, &token).await?
+        } else if let Some(kid) = access_token::key_id(token) {
+            self.user(pool, token, &kid).await?
+        } else {
+            Check::Unknown
+        };
+        if let Check::Known(principal) = &check {
+            self.activity.note(principal);
+        }
+        Ok(check)
     }
 
     /// Compares hashes in constant time, so neither the token nor its length shows in the answer's time.
-    #[must_use]
-    pub fn is_admin(&self, token: &str) -> bool {
-        let given: [u8; 32] = Sha256::digest(token.as_bytes()).into();
-        given.ct_eq(&self.admin_sha256).into()
+    fn is_admin(&self, token: &str) -> bool {
+        self.admin_sha256.is_some_and(|admin| sha256(token).ct_eq(&admin).into())
     }
 
-    /// Key that signs continuation tokens: the same on every instance that has the same admin token.
-    #[must_use]
-    pub fn continuation_key(&self) -> &[u8; 32] {
-        &self.token_key
+    async fn machine(&self, pool: &Pool, token: &ApiToken) -> Result<Check, StoreError> {
+        let hash = token.sha256();
+        let grant = if let Some(grant) = self.machines.recall(&hash) {
+            grant
+        } else {
+            let asked = Instant::now();
+            let grant = tokens::by_hash(pool, &hash).await?;
+            self.machines.remember(asked, hash, grant.clone());
+            grant
+        };
+        Ok(match grant {
+            None => Check::Unknown,
+            Some(Grant { state: State::Expired, .. }) => Check::Expired,
+            Some(Grant { state: State::Revoked, .. }) => Check::Revoked,
+            Some(grant) => Check::Known(Principal {
+                who: Who::Machine {
+                    api_token_id: grant.api_token_id,
+                    user_id: grant.user_id,
+                    scopes: grant.scopes.into(),
+                },
+                name: grant.name.into(),
+                role: grant.role,
+            }),
+        })
+    }
+
+    async fn user(&self, pool: &Pool, token: &str, kid: &str) -> Result<Check, StoreError> {
+        let Some(key) = self.keys.verifying(pool, kid).await? else { return Ok(Check::Unknown) };
+        let claims = match access_token::verify(token, &key, SystemTime::now()) {
+            Ok(claims) => claims,
+            Err(Invalid::Expired) => return Ok(Check::Expired),
+            Err(Invalid::Token | Invalid::Audience) => return Ok(Check::Unknown),
+        };
+        let holder = if let Some(holder) = self.sessions.recall(&claims.sid) {
+            holder
+        } else {
+            let asked = Instant::now();
+            let holder = sessions::holder_of(pool, claims.sid).await?;
+            self.sessions.remember(asked, claims.sid, holder.clone());
+            holder
+        };
+        Ok(match holder {
+            Some(holder) if holder.alive && holder.user_id.to_string() == claims.sub => {
+                Check::Known(Principal {
+                    who: Who::User { user_id: holder.user_id, session_id: holder.session_id },
+                    name: holder.name.into(),
+                    role: holder.role,
+                })
+            }
+            _ => Check::Revoked,
+        })
     }
 
     /// Looks a sensor's token up.
     pub async fn sensor(&self, pool: &Pool, token: &str) -> Result<SensorCheck, StoreError> {
-        // What no token of ours looks like costs no connection.
         let Some(token) = SensorToken::parse(token) else {
             return Ok(SensorCheck::Unknown);
         };
         let hash = token.sha256();
-        if let Some(check) = self.recall(&hash) {
+        if let Some(check) = self.sensors.recall(&hash) {
             return Ok(check);
         }
+        let asked = Instant::now();
         let check = match sensors::by_token(pool, &hash).await? {
             Some(Identity { sensor_id, name, standing }) => match standing {
                 Standing::Active => SensorCheck::Known { sensor_id, name: name.into() },
@@ -94,53 +280,34 @@ impl Auth {
             },
             None => SensorCheck::Unknown,
         };
-        self.remember(hash, check.clone());
+        self.sensors.remember(asked, hash, check.clone());
         Ok(check)
     }
 
     /// Forgets what was remembered of a token: the store found its sensor revoked.
     pub fn forget(&self, sensor_id: i32) {
-        let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
-        remembered.retain(|_, (_, check)| {
-            !matches!(check, SensorCheck::Known { sensor_id: known, .. } if *known == sensor_id)
-        });
+        self.sensors.forget(
+            |check| matches!(check, SensorCheck::Known { sensor_id: known, .. } if *known == sensor_id),
+        );
     }
 
-    fn recall(&self, hash: &[u8; 32]) -> Option<SensorCheck> {
-        let remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
-        let (at, check) = remembered.get(hash)?;
-        (at.elapsed() < MEMORY).then(|| check.clone())
+    /// Forgets a session that ended, so that this instance asks again.
+    pub fn forget_session(&self, session_id: Uuid) {
+        self.sessions.forget(|holder| holder.as_ref().is_some_and(|holder| holder.session_id == session_id));
     }
 
-    fn remember(&self, hash: [u8; 32], check: SensorCheck) {
-        let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
-        if remembered.len() >= MEMORY_SIZE {
-            remembered.retain(|_, (at, _)| at.elapsed() < MEMORY);
-        }
-        if remembered.len() < MEMORY_SIZE {
-            remembered.insert(hash, (Instant::now(), check));
-        }
+    /// Forgets all that is remembered of a user: sessions, and the tokens that follow their role.
+    pub fn forget_user(&self, user_id: i32) {
+        self.sessions.forget(|holder| holder.as_ref().is_some_and(|holder| holder.user_id == user_id));
+        self.machines.forget(|grant| grant.as_ref().is_some_and(|grant| grant.user_id == Some(user_id)));
+    }
+
+    /// Forgets a token that was revoked.
+    pub fn forget_token(&self, api_token_id: i32) {
+        self.machines.forget(|grant| grant.as_ref().is_some_and(|grant| grant.api_token_id == api_token_id));
     }
 }
 
-fn derive(secret: &SecretString, purpose: &[u8]) -> [u8; 32] {
-    let mut mac = Hmac::<Sha256>::new_from_slice(secret.expose_secret().as_bytes())
-        .expect("HMAC takes keys of every length");
-    mac.update(purpose);
-    mac.finalize().into_bytes().into()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_the_whole_admin_token_is_the_admin() {
-        let auth = Auth::new(&SecretString::from("0123456789abcdef01234567".to_owned()));
-        assert!(auth.is_admin("0123456789abcdef01234567"));
-        for wrong in ["", "0123456789abcdef0123456", "0123456789abcdef012345678", "0123456789ABCDEF01234567"]
-        {
-            assert!(!auth.is_admin(wrong), "{wrong:?}");
-        }
-    }
+fn sha256(text: &str) -> [u8; 32] {
+    Sha256::digest(text.as_bytes()).into()
 }

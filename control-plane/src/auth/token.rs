@@ -1,4 +1,8 @@
-//! A sensor's token: `weir_s_` and 32 random bytes as base64url.
+//! Secrets that we hand out: a prefix that tells their kind, and 32 random bytes as base64url.
+//!
+//! With 256 random bits a plain SHA-256 is as good as a slow hash, and it can be looked up.
+
+use std::marker::PhantomData;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -6,26 +10,58 @@ use rand::TryRngCore as _;
 use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest as _, Sha256};
 
-/// Tells secret scanners, and people, what they found.
-const PREFIX: &str = "weir_s_";
 const BYTES: usize = 32;
 
-/// Shown once, when made; the database has its hash.
-pub struct SensorToken(SecretString);
+/// What a secret is for.
+pub trait Kind {
+    /// Tells secret scanners, and people, what they found.
+    const PREFIX: &'static str;
+}
 
-impl SensorToken {
+macro_rules! kind {
+    ($(#[$doc:meta])* $alias:ident, $kind:ident, $prefix:literal) => {
+        #[derive(Debug)]
+        pub enum $kind {}
+        impl Kind for $kind {
+            const PREFIX: &'static str = $prefix;
+        }
+        $(#[$doc])*
+        pub type $alias = Token<$kind>;
+    };
+}
+
+kind!(
+    /// A sensor's own.
+    SensorToken, OfSensor, "weir_s_"
+);
+kind!(
+    /// A machine's, for the API.
+    ApiToken, OfMachine, "weir_a_"
+);
+kind!(
+    /// Continues a session, once.
+    RefreshToken, OfSession, "weir_r_"
+);
+kind!(
+    /// Makes the first admin, once.
+    SetupToken, OfSetup, "weir_u_"
+);
+
+/// Shown once, when made; the database has its hash.
+pub struct Token<K>(SecretString, PhantomData<K>);
+
+impl<K: Kind> Token<K> {
     /// A new one, from the operating system's randomness.
     pub fn generate() -> Result<Self, rand::rand_core::OsError> {
-        let mut bytes = [0_u8; BYTES];
-        rand::rngs::OsRng.try_fill_bytes(&mut bytes)?;
-        Ok(Self(SecretString::from(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes)))))
+        let bytes = random()?;
+        Ok(Self::of(format!("{}{}", K::PREFIX, URL_SAFE_NO_PAD.encode(bytes))))
     }
 
-    /// `None` for text that no token of ours looks like.
+    /// `None` for text that no token of this kind looks like.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let bytes = URL_SAFE_NO_PAD.decode(text.strip_prefix(PREFIX)?).ok()?;
-        (bytes.len() == BYTES).then(|| Self(SecretString::from(text.to_owned())))
+        let bytes = URL_SAFE_NO_PAD.decode(text.strip_prefix(K::PREFIX)?).ok()?;
+        (bytes.len() == BYTES).then(|| Self::of(text.to_owned()))
     }
 
     #[must_use]
@@ -33,11 +69,22 @@ impl SensorToken {
         Sha256::digest(self.0.expose_secret().as_bytes()).into()
     }
 
-    /// For the one time that it is printed.
+    /// For the one time that it is shown.
     #[must_use]
     pub fn expose(&self) -> &str {
         self.0.expose_secret()
     }
+
+    fn of(text: String) -> Self {
+        Self(SecretString::from(text), PhantomData)
+    }
+}
+
+/// 256 bits of the operating system's randomness.
+pub fn random() -> Result<[u8; BYTES], rand::rand_core::OsError> {
+    let mut bytes = [0_u8; BYTES];
+    rand::rngs::OsRng.try_fill_bytes(&mut bytes)?;
+    Ok(bytes)
 }
 
 #[cfg(test)]
@@ -52,5 +99,14 @@ mod tests {
         for wrong in ["", "weir_s_", "weir_s_short", &token.expose()[1..], &format!("{}x", token.expose())] {
             assert!(SensorToken::parse(wrong).is_none(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_token_of_one_kind_is_none_of_another() {
+        let sensor = SensorToken::generate().expect("the system has randomness");
+        assert!(ApiToken::parse(sensor.expose()).is_none());
+        let refresh = RefreshToken::generate().expect("the system has randomness");
+        assert!(SetupToken::parse(refresh.expose()).is_none());
+        assert!(ApiToken::parse(refresh.expose()).is_none());
     }
 }

@@ -4,6 +4,7 @@ pub mod migrate;
 pub mod openapi;
 pub mod sensor;
 pub mod serve;
+pub mod user;
 
 use weir_control_plane::config::{self, Config, Overrides};
 use weir_control_plane::store::{Pool, migrations};

@@ -7,7 +7,7 @@ mod limits;
 mod load;
 
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -19,6 +19,8 @@ pub use load::{ENV_PREFIX, Overrides, load};
 
 /// Shortest admin token that is accepted: 24 characters of base64 are 144 bits.
 const MIN_ADMIN_TOKEN: usize = 24;
+/// 24 characters of randomness have some 20 different ones; `changemechangemechangeme` has 7.
+const MIN_DISTINCT: usize = 8;
 
 /// Everything the server can be told.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -52,6 +54,8 @@ pub struct Api {
     pub cors_origins: Vec<String>,
     /// Exports at once; each holds a connection to Postgres for as long as it takes.
     pub max_exports: usize,
+    /// Proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpAddr>,
 }
 
 /// Where and how to reach Postgres.
@@ -83,11 +87,19 @@ pub struct StatementTimeouts {
 }
 
 /// Who may call.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Auth {
-    /// File that holds the operators' token.
+    /// File that holds a token with the role of an admin, for set-up, recovery and machines of old.
     pub admin_token_file: Option<PathBuf>,
+    /// How long an access token lasts.
+    pub access_token_s: u32,
+    /// A session that is not refreshed for so long is over.
+    pub refresh_token_hours: u32,
+    /// A session is over after so long, whatever happens.
+    pub session_days: u32,
+    /// A key signs access tokens for so long.
+    pub key_rotation_days: u32,
 }
 
 /// Bounds of the write path. What a single batch may hold is fixed by [`weir_wire::limits`].
@@ -162,6 +174,7 @@ impl Default for Api {
             queue_timeout_ms: 1_000,
             cors_origins: Vec::new(),
             max_exports: 2,
+            trusted_proxies: Vec::new(),
         }
     }
 }
@@ -183,6 +196,18 @@ impl Default for Database {
 impl Default for StatementTimeouts {
     fn default() -> Self {
         Self { ingest: 30_000, query: 10_000, export: 1_800_000, admin: 5_000, maintenance: 600_000 }
+    }
+}
+
+impl Default for Auth {
+    fn default() -> Self {
+        Self {
+            admin_token_file: None,
+            access_token_s: 300,
+            refresh_token_hours: 168,
+            session_days: 30,
+            key_rotation_days: 30,
+        }
     }
 }
 
@@ -238,6 +263,11 @@ impl Config {
         within("database.statement_timeouts_ms.export", timeouts.export, 100, 86_400_000);
         within("database.statement_timeouts_ms.admin", timeouts.admin, 100, 600_000);
         within("database.statement_timeouts_ms.maintenance", timeouts.maintenance, 100, 86_400_000);
+        let auth = &self.auth;
+        within("auth.access_token_s", u64::from(auth.access_token_s), 10, 3_600);
+        within("auth.refresh_token_hours", u64::from(auth.refresh_token_hours), 1, 2_160);
+        within("auth.session_days", u64::from(auth.session_days), 1, 365);
+        within("auth.key_rotation_days", u64::from(auth.key_rotation_days), 1, 366);
         let ingest = &self.ingest;
         within("ingest.max_concurrent", ingest.max_concurrent as u64, 1, 256);
         within("ingest.max_concurrent_per_sensor", ingest.max_concurrent_per_sensor as u64, 1, 256);
@@ -311,26 +341,45 @@ impl Database {
 }
 
 impl Auth {
-    /// The operators' token; a missing, empty or short one is an error.
-    pub fn admin_token(&self) -> Result<SecretString, ConfigError> {
+    /// The admin token, where one is configured; an unreadable, short or simple one is an error.
+    pub fn admin_token(&self) -> Result<Option<SecretString>, ConfigError> {
         let Some(path) = &self.admin_token_file else {
-            return Err(ConfigError::one(
-                "auth.admin_token_file: not set; make one with `openssl rand -base64 32 > FILE`",
-            ));
+            return Ok(None);
         };
         let text = std::fs::read_to_string(path).map_err(|error| {
             ConfigError::one(format!("auth.admin_token_file: read {}: {error}", path.display()))
         })?;
         let token = text.trim();
-        if token.len() < MIN_ADMIN_TOKEN || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(ConfigError::one(format!(
-                "auth.admin_token_file: {} must hold one token of at least {MIN_ADMIN_TOKEN} printable \
-                 characters; make one with `openssl rand -base64 32 > FILE`",
-                path.display()
-            )));
-        }
-        Ok(SecretString::from(token.to_owned()))
+        let weakness = if token.len() < MIN_ADMIN_TOKEN || !token.bytes().all(|byte| byte.is_ascii_graphic())
+        {
+            format!("must hold one token of at least {MIN_ADMIN_TOKEN} printable characters")
+        } else if distinct(token) < MIN_DISTINCT {
+            format!("holds a token with fewer than {MIN_DISTINCT} different characters, which can be guessed")
+        } else {
+            return Ok(Some(SecretString::from(token.to_owned())));
+        };
+        Err(ConfigError::one(format!(
+            "auth.admin_token_file: {} {weakness}; make one with `openssl rand -base64 32 > FILE`",
+            path.display()
+        )))
     }
+
+    #[must_use]
+    pub fn access_token(&self) -> Duration {
+        Duration::from_secs(u64::from(self.access_token_s))
+    }
+
+    #[must_use]
+    pub fn key_rotation(&self) -> Duration {
+        Duration::from_hours(24 * u64::from(self.key_rotation_days))
+    }
+}
+
+fn distinct(text: &str) -> usize {
+    let mut bytes = text.as_bytes().to_vec();
+    bytes.sort_unstable();
+    bytes.dedup();
+    bytes.len()
 }
 
 /// What is wrong with the settings, a line for each key.

@@ -37,6 +37,7 @@ pub const MIGRATIONS: &[Migration] = &[
     migration!(3, "0003", "flows"),
     migration!(4, "0004", "rollups"),
     migration!(10, "0010", "losses"),
+    migration!(30, "0030", "identity"),
 ];
 
 /// Advisory lock of whoever changes the schema: "weir" in ASCII, then 1.

@@ -4,6 +4,8 @@
 //! [`StoreError`]. Transactions are READ COMMITTED for writes and REPEATABLE READ, READ ONLY for
 //! questions (see `docs/decisions/0003-exactly-once-ingest.md`).
 
+pub mod activity;
+pub mod audit;
 pub mod batches;
 pub mod compaction;
 mod copy;
@@ -22,9 +24,14 @@ mod pool;
 pub mod resolution;
 pub mod rollups;
 pub mod sensors;
+pub mod sessions;
+pub mod signing;
 mod statement;
+pub mod throttle;
 pub mod timeseries;
+pub mod tokens;
 pub mod top;
+pub mod users;
 
 pub use error::StoreError;
 pub use pool::{Class, Isolation, Lease, Pool, PoolState};

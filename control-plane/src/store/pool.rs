@@ -264,6 +264,13 @@ impl Lease<'_> {
         }
         outcome
     }
+
+    /// Rolls back what a rule refused: no error of the database, so none is counted.
+    pub async fn undo(mut self) -> Result<(), StoreError> {
+        self.conn.client.batch_execute("ROLLBACK").await?;
+        self.conn.dirty = false;
+        Ok(())
+    }
 }
 
 impl Drop for Lease<'_> {

@@ -52,6 +52,11 @@ pub struct Registered {
     pub clocks: Clocks,
     pub losses: Losses,
     pub sensors: SensorGauges,
+    /// outcome: `granted`, `wrong`, `blocked_account`, `blocked_address`, `failed`
+    pub logins: IntCounterVec,
+    pub refresh_tokens_reused: IntCounter,
+    /// reason: missing, unknown, expired, revoked, role, scope, kind
+    pub access_refused: IntCounterVec,
     /// job, outcome
     pub job_runs: IntCounterVec,
     pub partitions_dropped: IntCounter,
@@ -263,6 +268,22 @@ impl Registered {
             clocks: Clocks::new(&b),
             losses: Losses::new(&b),
             sensors: SensorGauges::new(&b),
+            logins: b.counters(
+                "weir_logins_total",
+                "Attempts to log in: granted, wrong (name, password or disabled), blocked_account and \
+                 blocked_address (too many failures before), failed (ours)",
+                &["outcome"],
+            ),
+            refresh_tokens_reused: b.counter(
+                "weir_refresh_tokens_reused_total",
+                "Refresh tokens that came a second time, which ended their session",
+            ),
+            access_refused: b.counters(
+                "weir_access_refused_total",
+                "Requests turned away at a route's door, by reason: missing, unknown, expired, revoked, role, \
+                 scope, kind (a credential of a kind that the route does not take)",
+                &["reason"],
+            ),
             job_runs: b.counters("weir_job_runs_total", "Runs of the background jobs", &["job", "outcome"]),
             partitions_dropped: b
                 .counter("weir_partitions_dropped_total", "Partitions dropped at the end of their retention"),

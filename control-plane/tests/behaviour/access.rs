@@ -1,62 +1,8 @@
-//! U2, I5: nothing is open but health and metrics; a revoked sensor is told so and stores nothing more.
+//! I5: a revoked sensor is told so and stores nothing more; browsers read the documentation.
 
-use reqwest::Method;
-use reqwest::header::AUTHORIZATION;
-use serde_json::Value;
 use weir_control_plane::store::sensors::{self, SensorRef};
 
 use crate::support::{ADMIN_TOKEN, Plane, batch, mixed_flows, recent_minute_ns};
-
-const OPEN: &[&str] = &["/healthz", "/readyz", "/metrics"];
-
-/// Every route of the document, so that a new one cannot be forgotten here.
-fn routes() -> Vec<(Method, String)> {
-    let document = serde_json::to_value(weir_control_plane::api::document()).expect("JSON");
-    let paths = document["paths"].as_object().expect("paths").clone();
-    let mut routes = Vec::new();
-    for (path, operations) in paths {
-        for method in operations.as_object().expect("operations").keys() {
-            let method = Method::from_bytes(method.to_uppercase().as_bytes()).expect("a method");
-            routes.push((method, path.replace("{id}", "edge-1")));
-        }
-    }
-    routes
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn u2_no_route_is_open_but_health_and_metrics() {
-    let plane = Plane::start().await;
-    let sensor = plane.sensor("edge-1").await;
-    let routes = routes();
-    assert!(routes.len() >= 12, "{routes:?}");
-    for (method, path) in routes {
-        let open = OPEN.contains(&path.as_str());
-        let for_sensors = path == "/api/v1/ingest";
-        for (who, authorization) in [
-            ("nobody", None),
-            ("an empty token", Some("Bearer ".to_owned())),
-            ("a wrong token", Some("Bearer weir_s_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA".to_owned())),
-            ("a longer token", Some(format!("Bearer {ADMIN_TOKEN}x"))),
-            ("another scheme", Some(format!("Token {ADMIN_TOKEN}"))),
-            ("the other kind", Some(format!("Bearer {}", if for_sensors { ADMIN_TOKEN } else { &sensor }))),
-        ] {
-            let mut request = plane.http.request(method.clone(), plane.url(&path));
-            if let Some(value) = &authorization {
-                request = request.header(AUTHORIZATION, value);
-            }
-            let response = request.send().await.expect("an answer");
-            let status = response.status();
-            if open {
-                assert_eq!(status, 200, "{path} for {who}");
-                continue;
-            }
-            assert_eq!(status, 401, "{path} for {who}");
-            assert!(response.headers().contains_key("www-authenticate"), "{path} for {who}");
-            let problem: Value = response.json().await.expect("a problem");
-            assert_eq!(problem["category"], "authentication", "{path} for {who}");
-        }
-    }
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_browser_reads_the_documentation_with_the_token_as_password() {

@@ -4,6 +4,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use weir_control_plane::store::migrations::latest;
 
 use crate::support::{ADMIN_TOKEN, database, shared};
 
@@ -132,6 +133,59 @@ fn sensors_are_added_listed_revoked_and_removed() {
     assert_eq!(setup.run(&["sensor", "remove", "nobody"]).status.code(), Some(1));
 }
 
+/// U2, U7: the first admin comes from the command line; a password is never an argument, and never weak.
+#[test]
+fn u2_users_are_added_changed_and_removed_by_command() {
+    let setup = Setup::new();
+    let piped = |arguments: &[&str], password: &str| {
+        let mut command = setup.command(arguments);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the program runs");
+        // A program that refuses before it reads closes the pipe.
+        let _ = std::io::Write::write_all(&mut child.stdin.take().expect("a pipe"), password.as_bytes());
+        child.wait_with_output().expect("it ends")
+    };
+    let link = setup.json(&["setup-link", "--url", "https://weir.example/", "--json"]);
+    assert_eq!(link["url"], "https://weir.example/api/v1/auth/setup");
+    assert!(link["setup_token"].as_str().is_some_and(|token| token.starts_with("weir_u_")));
+
+    for weak in ["", "short\n", "aaaaaaaaaaaaaaaa\n"] {
+        let output = piped(&["user", "add", "ada", "--role", "admin"], weak);
+        assert_eq!(output.status.code(), Some(1), "{weak}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains("the password has"), "{weak}");
+    }
+    let output = piped(&["user", "add", "ada", "--role", "admin", "--json"], "correct horse battery\n");
+    let ada: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(
+        (ada["name"].as_str(), ada["role"].as_str(), ada["state"].as_str()),
+        (Some("ada"), Some("admin"), Some("active"))
+    );
+    let file = setup.folder.path().join("password");
+    std::fs::write(&file, "staple under the moon\n").expect("written");
+    let file = file.display().to_string();
+    let bob = setup.json(&["user", "add", "Bob", "--role", "viewer", "--password-file", &file, "--json"]);
+    assert_eq!(bob["name"], "bob");
+    let again = setup.run(&["user", "add", "bob", "--role", "viewer", "--password-file", &file]);
+    assert_eq!(again.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&again.stderr).contains("already"));
+    assert_eq!(setup.run(&["setup-link"]).status.code(), Some(1), "there is a user");
+
+    assert_eq!(setup.json(&["user", "role", "bob", "--role", "operator", "--json"])["role"], "operator");
+    assert_eq!(setup.json(&["user", "disable", "bob", "--json"])["state"], "disabled");
+    assert_eq!(setup.json(&["user", "enable", "bob", "--json"])["state"], "active");
+    assert_eq!(setup.json(&["user", "passwd", "bob", "--password-file", &file, "--json"])["name"], "bob");
+    let last = setup.run(&["user", "remove", "ada"]);
+    assert_eq!(last.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&last.stderr).contains("last admin"));
+    assert_eq!(setup.json(&["user", "remove", "bob", "--json"])["sessions_ended"], 0);
+    assert_eq!(setup.run(&["user", "remove", "bob"]).status.code(), Some(1));
+    let table = String::from_utf8(setup.run(&["user", "list"]).stdout).expect("text");
+    assert!(table.contains("ada") && !table.contains("bob") && !table.contains("argon2"), "{table}");
+    for rotate in [&["keys", "rotate"][..], &["keys", "rotate", "--now"]] {
+        assert_eq!(setup.run(rotate).status.code(), Some(0), "{rotate:?}");
+    }
+}
+
 #[test]
 fn the_schema_goes_up_and_down_by_command() {
     let setup = Setup::new();
@@ -139,7 +193,7 @@ fn the_schema_goes_up_and_down_by_command() {
         let output = setup.run(arguments);
         (output.status.code(), String::from_utf8_lossy(&output.stdout).trim().to_owned())
     };
-    let latest = weir_control_plane::store::migrations::latest();
+    let latest = latest();
     assert_eq!(run(&["migrate"]), (Some(0), format!("schema version 0 -> {latest}")));
     assert_eq!(run(&["migrate"]), (Some(0), format!("schema version {latest}: nothing to do")));
     assert_eq!(run(&["migrate", "--to", "2"]).0, Some(1));
@@ -161,12 +215,16 @@ fn u7_settings_that_cannot_be_are_named_and_nothing_starts() {
         ("[log]\nformat = \"xml\"", "log.format"),
         ("[auth]\nadmin_token_file = \"/does/not/exist\"", "auth.admin_token_file"),
         ("[auth]\nadmin_token_file = \"/dev/null\"", "auth.admin_token_file"),
+        ("[auth]\nadmin_token_file = \"WEAK\"", "auth.admin_token_file"),
+        ("[auth]\naccess_token_s = 86400", "auth.access_token_s"),
         ("[database]\nurl = \"nonsense\"\n[auth]\nadmin_token_file = \"ADMIN\"", "database.url"),
         ("not toml", "weir.toml"),
     ] {
         let admin = setup.folder.path().join("admin").display().to_string();
-        std::fs::write(setup.folder.path().join("weir.toml"), change.replace("ADMIN", &admin))
-            .expect("written");
+        let weak = setup.folder.path().join("weak").display().to_string();
+        std::fs::write(&weak, "changemechangemechangeme").expect("written");
+        let change = change.replace("ADMIN", &admin).replace("WEAK", &weak);
+        std::fs::write(setup.folder.path().join("weir.toml"), &change).expect("written");
         let output = setup.run(&["serve"]);
         let message = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{change}: {message}");
@@ -194,7 +252,15 @@ fn settings_are_printed_without_secrets() {
 #[test]
 fn help_has_examples_and_the_document_is_printed() {
     let program = env!("CARGO_BIN_EXE_weir-control-plane");
-    for arguments in [&["--help"][..], &["serve", "--help"], &["migrate", "--help"], &["sensor", "--help"]] {
+    for arguments in [
+        &["--help"][..],
+        &["serve", "--help"],
+        &["migrate", "--help"],
+        &["sensor", "--help"],
+        &["user", "--help"],
+        &["keys", "--help"],
+        &["setup-link", "--help"],
+    ] {
         let output = Command::new(program).args(arguments).output().expect("the program runs");
         assert!(String::from_utf8_lossy(&output.stdout).contains("Examples:"), "{arguments:?}");
     }

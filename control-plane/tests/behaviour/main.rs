@@ -3,9 +3,13 @@
 //! One Postgres server serves all tests that leave it alone, each in a database of its own; a test that
 //! stops or restarts a server starts its own.
 
+mod people;
 mod support;
 
 mod access;
+mod access_matrix;
+mod api_tokens;
+mod audit;
 mod command_line;
 mod database_away;
 mod errors;
@@ -13,6 +17,7 @@ mod flows_export;
 mod flows_filter;
 mod flows_list;
 mod flows_top;
+mod identity_atomic;
 mod ingest_atomic;
 mod ingest_clock;
 mod ingest_concurrent;
@@ -22,10 +27,13 @@ mod ingest_refuses;
 mod ingest_storm;
 mod ledger;
 mod limits;
+mod login_throttle;
 mod metrics;
 mod migrations;
 mod openapi;
 mod pool;
 mod retention;
 mod sensor_removal;
+mod sessions;
 mod shutdown;
+mod users;

@@ -1,0 +1,88 @@
+//! People and machines for the tests of identity.
+
+use reqwest::{Method, RequestBuilder, Response};
+use serde_json::{Value, json};
+use weir_control_plane::auth::Role;
+use weir_control_plane::store::audit::Author;
+use weir_control_plane::store::users;
+
+use crate::support::{ADMIN_TOKEN, Plane};
+
+pub const PASSWORD: &str = "correct horse battery";
+
+/// The answer to a login.
+#[derive(Clone, Debug)]
+pub struct Tokens {
+    pub access: String,
+    pub refresh: String,
+    pub session: String,
+}
+
+impl Tokens {
+    pub fn of(body: &Value) -> Self {
+        let text = |key: &str| body[key].as_str().unwrap_or_else(|| panic!("{key} in {body}")).to_owned();
+        Self { access: text("access_token"), refresh: text("refresh_token"), session: text("session_id") }
+    }
+}
+
+impl Plane<'_> {
+    /// Adds a user whose password is [`PASSWORD`].
+    pub async fn user(&self, name: &str, role: Role) -> i32 {
+        let hash = self.state().auth.passwords.hash(PASSWORD.to_owned().into()).await.expect("hashed");
+        let user = users::add(self.pool(), &Author::command_line(), name, role, &hash).await;
+        user.expect("the user is added").user_id
+    }
+
+    pub async fn try_log_in(&self, name: &str, password: &str) -> Response {
+        let request = self.http.post(self.url("/api/v1/auth/login"));
+        request.json(&json!({"name": name, "password": password})).send().await.expect("an answer")
+    }
+
+    pub async fn log_in(&self, name: &str) -> Tokens {
+        let response = self.try_log_in(name, PASSWORD).await;
+        let status = response.status();
+        let body: Value = response.json().await.expect("JSON");
+        assert_eq!(status, 200, "{body}");
+        Tokens::of(&body)
+    }
+
+    pub async fn refresh(&self, token: &str) -> (u16, Value) {
+        let request = self.http.post(self.url("/api/v1/auth/refresh"));
+        read(request.json(&json!({"refresh_token": token})).send().await.expect("an answer")).await
+    }
+
+    /// Status and body of a request with a JSON body.
+    pub async fn call(&self, method: Method, path: &str, token: &str, body: &Value) -> (u16, Value) {
+        let request: RequestBuilder = self.request(method, path, token);
+        let request = if body.is_null() { request } else { request.json(body) };
+        read(request.send().await.expect("an answer")).await
+    }
+
+    /// Makes an API token as the admin; gives its secret and its id.
+    pub async fn machine(&self, token: &str, role: &str, scopes: &[&str]) -> (String, i64) {
+        let body = json!({"name": "robot", "role": role, "scopes": scopes});
+        let (status, made) = self.call(Method::POST, "/api/v1/tokens", token, &body).await;
+        assert_eq!(status, 200, "{made}");
+        (made["secret"].as_str().expect("a secret").to_owned(), made["id"].as_i64().expect("an id"))
+    }
+
+    /// The status of a question that any viewer may ask.
+    pub async fn status_as(&self, token: &str) -> u16 {
+        self.request(Method::GET, "/api/v1/flows", token).send().await.expect("an answer").status().as_u16()
+    }
+
+    /// Actions of the audit log, oldest first.
+    pub async fn audited(&self) -> Vec<String> {
+        let (status, page) =
+            self.call(Method::GET, "/api/v1/audit?limit=1000", ADMIN_TOKEN, &Value::Null).await;
+        assert_eq!(status, 200, "{page}");
+        let items = page["items"].as_array().expect("items");
+        items.iter().rev().map(|item| item["action"].as_str().expect("an action").to_owned()).collect()
+    }
+}
+
+/// Status and JSON of an answer.
+pub async fn read(response: Response) -> (u16, Value) {
+    let status = response.status().as_u16();
+    (status, response.json().await.expect("JSON"))
+}

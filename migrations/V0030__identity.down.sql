@@ -1,0 +1,10 @@
+DROP TABLE audit;
+DROP FUNCTION audit_is_append_only();
+DROP TABLE server_secret;
+DROP TABLE signing_key;
+DROP TABLE setup_link;
+DROP TABLE login_throttle;
+DROP TABLE api_token;
+DROP TABLE refresh_token;
+DROP TABLE session;
+DROP TABLE account;
