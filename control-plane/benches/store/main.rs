@@ -13,6 +13,7 @@ use secrecy::SecretString;
 use weir_control_plane::auth::SensorToken;
 use weir_control_plane::config::Config;
 use weir_control_plane::server::{self, Server};
+use weir_control_plane::store::audit::Author;
 use weir_control_plane::store::sensors;
 use weir_testbed::postgres::{Options, Postgres};
 
@@ -98,7 +99,7 @@ impl Bench {
     /// Adds a sensor and gives its token.
     pub async fn sensor(&self, name: &str) -> anyhow::Result<String> {
         let token = SensorToken::generate()?;
-        sensors::add(&self.server.state.pool, name, &token.sha256()).await?;
+        sensors::add(&self.server.state.pool, &Author::command_line(), name, &token.sha256()).await?;
         Ok(token.expose().to_owned())
     }
 

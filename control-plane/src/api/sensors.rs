@@ -8,6 +8,7 @@ use axum::http::StatusCode;
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
+use super::access::Caller;
 use super::error::Problem;
 use super::params::{FromParams, NoParams, Params, Query};
 use super::render::{self, Point};
@@ -250,10 +251,12 @@ pub struct Deleted {
 )]
 pub async fn remove(
     State(state): State<AppState>,
+    caller: Caller,
     Path(id): Path<String>,
     _: Query<NoParams>,
 ) -> Result<(StatusCode, Json<Deleted>), ApiError> {
-    let (id, name) = sensors::remove(&state.pool, &named(&id)?).await?.ok_or_else(unknown)?;
+    let removed = sensors::remove(&state.pool, &caller.author(), &named(&id)?).await?;
+    let (id, name) = removed.ok_or_else(unknown)?;
     state.auth.forget(id);
     Ok((StatusCode::ACCEPTED, Json(Deleted { id, name, state: "deleting" })))
 }

@@ -76,7 +76,10 @@ impl Auth {
         let keys = self.throttle_keys(&name, account.as_ref(), login.address);
         let failures = match throttle::attempt(pool, &keys).await? {
             Attempt::Counted { failures } => failures,
-            Attempt::Blocked { by, seconds } => return Err(LoginError::Blocked { by, seconds }),
+            Attempt::Blocked { by, seconds } => {
+                tell(&login.request_id, account.is_some().then_some(&name), &address, "blocked");
+                return Err(LoginError::Blocked { by, seconds });
+            }
         };
         let stored = account.as_ref().map(|account| account.password_hash.clone());
         let right = self.passwords.verify(login.password, stored).await?;
@@ -88,6 +91,8 @@ impl Auth {
             request_id: Some(login.request_id),
         };
         let Some(account) = account.filter(|account| right && !account.disabled) else {
+            let request_id = author.request_id.as_deref().unwrap_or_default();
+            tell(request_id, author.id.is_some().then_some(&author.name), &address, "wrong");
             if failures == LOCKED_OUT_AT && author.id.is_some() {
                 note_lock_out(pool, &mut author, failures).await?;
             }
@@ -124,6 +129,7 @@ impl Auth {
         }
         let stored = account.map(|account| account.password_hash);
         if !self.passwords.verify(password, stored.clone()).await? {
+            self.metrics.logins.with_label_values(&["wrong"]).inc();
             return Ok(None);
         }
         throttle::succeeded(pool, &keys).await?;
@@ -194,6 +200,13 @@ impl Auth {
         let bytes = mac.finalize().into_bytes();
         u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
     }
+}
+
+/// A line in the log for whoever looks into failed logins. A name that nobody has may be a password in the
+/// wrong field, so it is not repeated.
+fn tell(request_id: &str, user: Option<&String>, address: &str, outcome: &str) {
+    let user = user.map_or("(nobody)", String::as_str);
+    tracing::warn!(request_id, user, address, outcome, "login failed");
 }
 
 async fn note_lock_out(pool: &Pool, author: &mut Author, failures: i32) -> Result<(), StoreError> {

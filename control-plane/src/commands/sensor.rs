@@ -4,6 +4,7 @@ use anyhow::{Context as _, bail};
 use jiff::Timestamp;
 use serde_json::json;
 use weir_control_plane::auth::SensorToken;
+use weir_control_plane::store::audit::Author;
 use weir_control_plane::store::sensors::{self, Sensor, SensorRef, is_name};
 
 use crate::cli::{ListSensors, NamedSensor, Sensor as Arguments, SensorCommand};
@@ -29,7 +30,9 @@ async fn add(arguments: NamedSensor) -> anyhow::Result<()> {
     }
     let pool = super::connect_migrated(&arguments.settings).await?;
     let token = SensorToken::generate().context("make a token")?;
-    let id = sensors::add(&pool, &name, &token.sha256()).await.with_context(|| format!("add {name}"))?;
+    let id = sensors::add(&pool, &Author::command_line(), &name, &token.sha256())
+        .await
+        .with_context(|| format!("add {name}"))?;
     if arguments.json {
         println!("{}", json!({"id": id, "name": name, "token": token.expose()}));
     } else {
@@ -77,7 +80,9 @@ async fn revoke(arguments: NamedSensor) -> anyhow::Result<()> {
         bail!("`{}` is neither a sensor's id nor a name", arguments.name);
     };
     let pool = super::connect_migrated(&arguments.settings).await?;
-    let Some((id, name)) = sensors::revoke(&pool, &sensor).await.context("revoke")? else {
+    let Some((id, name)) =
+        sensors::revoke(&pool, &Author::command_line(), &sensor).await.context("revoke")?
+    else {
         bail!("no sensor has the id or name `{}`", arguments.name);
     };
     if arguments.json {
@@ -93,7 +98,9 @@ async fn remove(arguments: NamedSensor) -> anyhow::Result<()> {
         bail!("`{}` is neither a sensor's id nor a name", arguments.name);
     };
     let pool = super::connect_migrated(&arguments.settings).await?;
-    let Some((id, name)) = sensors::remove(&pool, &sensor).await.context("remove")? else {
+    let Some((id, name)) =
+        sensors::remove(&pool, &Author::command_line(), &sensor).await.context("remove")?
+    else {
         bail!("no sensor has the id or name `{}`", arguments.name);
     };
     if arguments.json {

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 
+use super::audit::{self, Author, Change};
 use super::{Class, Isolation, Lease, Pool, StoreError};
 use crate::ingest::Spool;
 
@@ -133,21 +134,26 @@ impl SensorRef {
 }
 
 /// Adds a sensor; only the hash of its token is kept.
-pub async fn add(pool: &Pool, name: &str, token_sha256: &[u8]) -> Result<i32, AddError> {
+pub async fn add(pool: &Pool, author: &Author, name: &str, token_sha256: &[u8]) -> Result<i32, AddError> {
     let work = async {
         let lease = pool.begin(Class::Admin, Isolation::ReadCommitted, "sensor_add").await?;
-        let result = lease
-            .client()
-            .query_one(
-                "INSERT INTO sensor (name, token_sha256) VALUES ($1, $2) RETURNING sensor_id",
-                &[&name, &token_sha256],
-            )
-            .await
-            .map_err(StoreError::from);
+        let result = async {
+            let row = lease
+                .client()
+                .query_one(
+                    "INSERT INTO sensor (name, token_sha256) VALUES ($1, $2) RETURNING sensor_id",
+                    &[&name, &token_sha256],
+                )
+                .await?;
+            let sensor_id: i32 = row.get(0);
+            audit::record(&lease, author, &change("sensor.create", sensor_id, name)).await?;
+            Ok(sensor_id)
+        }
+        .await;
         lease.finish(result).await
     };
     match pool.within(Class::Admin, work).await {
-        Ok(row) => Ok(row.get(0)),
+        Ok(sensor_id) => Ok(sensor_id),
         Err(StoreError::Database(error)) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => {
             Err(AddError::Taken)
         }
@@ -157,41 +163,64 @@ pub async fn add(pool: &Pool, name: &str, token_sha256: &[u8]) -> Result<i32, Ad
 
 /// Revokes a sensor: waits for its batches in flight, and no later one is stored. Gives the sensor, or
 /// `None` if there is none. Revoking twice keeps the first time.
-pub async fn revoke(pool: &Pool, sensor: &SensorRef) -> Result<Option<(i32, String)>, StoreError> {
+pub async fn revoke(
+    pool: &Pool,
+    author: &Author,
+    sensor: &SensorRef,
+) -> Result<Option<(i32, String)>, StoreError> {
     let sql = "UPDATE sensor SET revoked_at = coalesce(revoked_at, clock_timestamp())
                WHERE sensor_id = $1 AND deleted_at IS NULL RETURNING sensor_id, name";
-    end(pool, sensor, "sensor_revoke", sql).await
+    end(pool, author, sensor, ("sensor_revoke", "sensor.revoke"), sql).await
 }
 
 /// Deletes a sensor: as [`revoke`], and a job deletes all that is stored of it ([`super::erasure`]).
-pub async fn remove(pool: &Pool, sensor: &SensorRef) -> Result<Option<(i32, String)>, StoreError> {
+pub async fn remove(
+    pool: &Pool,
+    author: &Author,
+    sensor: &SensorRef,
+) -> Result<Option<(i32, String)>, StoreError> {
     let sql = "UPDATE sensor SET revoked_at = coalesce(revoked_at, clock_timestamp()),
                                  deleted_at = coalesce(deleted_at, clock_timestamp())
                WHERE sensor_id = $1 RETURNING sensor_id, name";
-    end(pool, sensor, "sensor_remove", sql).await
+    end(pool, author, sensor, ("sensor_remove", "sensor.remove"), sql).await
 }
 
+/// `names` are the operation's in the metrics and the action's in the audit log.
 async fn end(
     pool: &Pool,
+    author: &Author,
     sensor: &SensorRef,
-    operation: &'static str,
+    names: (&'static str, &'static str),
     sql: &'static str,
 ) -> Result<Option<(i32, String)>, StoreError> {
     let (id, name) = sensor.parts();
     let work = async {
-        let lease = pool.begin(Class::Admin, Isolation::ReadCommitted, operation).await?;
+        let lease = pool.begin(Class::Admin, Isolation::ReadCommitted, names.0).await?;
         let result = async {
             let client = lease.client();
             let find = "SELECT sensor_id FROM sensor WHERE sensor_id = $1 OR name = $2";
             let Some(row) = client.query_opt(find, &[&id, &name]).await? else { return Ok(None) };
             let sensor_id: i32 = row.get(0);
             client.execute(EXCLUSIVE_LOCK, &[&LOCK_CLASS, &sensor_id]).await?;
-            Ok(client.query_opt(sql, &[&sensor_id]).await?)
+            let Some(row) = client.query_opt(sql, &[&sensor_id]).await? else { return Ok(None) };
+            let name: String = row.get(1);
+            audit::record(&lease, author, &change(names.1, sensor_id, &name)).await?;
+            Ok(Some((sensor_id, name)))
         }
         .await;
         lease.finish(result).await
     };
-    Ok(pool.within(Class::Admin, work).await?.map(|row| (row.get(0), row.get(1))))
+    pool.within(Class::Admin, work).await
+}
+
+fn change(action: &'static str, sensor_id: i32, name: &str) -> Change {
+    Change {
+        action,
+        subject_kind: "sensor",
+        subject_id: Some(sensor_id.to_string()),
+        subject_name: Some(name.to_owned()),
+        ..Change::default()
+    }
 }
 
 /// The sensor that a token's hash belongs to, or belonged to.

@@ -1,5 +1,6 @@
 //! I5: a revoked sensor is told so and stores nothing more; browsers read the documentation.
 
+use weir_control_plane::store::audit::Author;
 use weir_control_plane::store::sensors::{self, SensorRef};
 
 use crate::support::{ADMIN_TOKEN, Plane, batch, mixed_flows, recent_minute_ns};
@@ -29,7 +30,9 @@ async fn i5_a_revoked_sensor_is_told_so_finally_and_what_it_sent_stays() {
     let start = recent_minute_ns();
     plane.store(&token, &batch(1, 0, start, mixed_flows())).await;
     // The server remembers the token for a few seconds; the transaction does not.
-    sensors::revoke(plane.pool(), &SensorRef::Name("edge-1".to_owned())).await.expect("it is revoked");
+    sensors::revoke(plane.pool(), &Author::command_line(), &SensorRef::Name("edge-1".to_owned()))
+        .await
+        .expect("it is revoked");
     for _ in 0..2 {
         let (status, problem) = plane.post(&token, &batch(1, 1, start, mixed_flows())).await;
         assert_eq!(

@@ -47,6 +47,22 @@ async fn u9_a_change_says_who_what_before_and_after_and_from_where() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn u9_what_happens_to_sensors_is_in_the_log_too() {
+    let plane = Plane::start().await;
+    plane.user("otto", Role::Operator).await;
+    let otto = plane.log_in("otto").await;
+    plane.sensor("edge-1").await;
+    let (status, _) = plane.call(Method::DELETE, "/api/v1/sensors/edge-1", &otto.access, NULL).await;
+    assert_eq!(status, 202);
+    let page = page(&plane, "?subject_kind=sensor&subject=edge-1").await;
+    let rows = page["items"].as_array().expect("items").iter();
+    let rows: Vec<String> = rows
+        .map(|row| format!("{} {} {}", row["actor_kind"], row["actor"], row["action"]).replace('"', ""))
+        .collect();
+    assert_eq!(rows, ["user otto sensor.remove", "command_line weir-control-plane sensor.create"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn u9_the_database_refuses_to_alter_the_log() {
     let plane = Plane::start().await;
     plane.user("ada", Role::Admin).await;

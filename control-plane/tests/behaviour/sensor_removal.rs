@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use jiff::Timestamp;
 use reqwest::Method;
 use serde_json::{Value, json};
+use weir_control_plane::store::audit::Author;
 use weir_control_plane::store::partitions::{self, Parent, Partition};
 use weir_control_plane::store::sensors::{self, SensorRef};
 
@@ -108,7 +109,10 @@ async fn i5_a_sensor_revoked_mid_batch_keeps_what_was_acknowledged_and_no_more()
         let revoke = async {
             tokio::time::sleep(std::time::Duration::from_millis(turn * 7 % 60)).await;
             let sensor = SensorRef::Name(name.clone());
-            sensors::revoke(plane.pool(), &sensor).await.expect("it is revoked").expect("it is there")
+            sensors::revoke(plane.pool(), &Author::command_line(), &sensor)
+                .await
+                .expect("it is revoked")
+                .expect("it is there")
         };
         let (told, (id, _)) = tokio::join!(
             send_until_refused(&plane, &token, (401, "urn:weir:problem:sensor-revoked")),

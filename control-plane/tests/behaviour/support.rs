@@ -13,6 +13,7 @@ use weir_control_plane::auth::SensorToken;
 use weir_control_plane::config::Config;
 use weir_control_plane::jobs::Jobs;
 use weir_control_plane::server::{self, Server};
+use weir_control_plane::store::audit::Author;
 use weir_control_plane::store::{Pool, sensors};
 use weir_testbed::postgres::Postgres;
 use weir_wire::{Batch, Direction, DropReason, Dropped, Flow, Point, Totals};
@@ -110,7 +111,9 @@ impl<'a> Plane<'a> {
     /// Adds a sensor and gives its token.
     pub async fn sensor(&self, name: &str) -> String {
         let token = SensorToken::generate().expect("a token");
-        sensors::add(self.pool(), name, &token.sha256()).await.expect("the sensor is added");
+        sensors::add(self.pool(), &Author::command_line(), name, &token.sha256())
+            .await
+            .expect("the sensor is added");
         token.expose().to_owned()
     }
 
