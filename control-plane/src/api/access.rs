@@ -3,13 +3,13 @@
 use axum::Extension;
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::client::Origin;
+use super::client::{self, Origin};
 use super::error::Category;
 use super::request::Actor;
 use super::routes::{ADMIN_TOKEN, MACHINE, SENSOR, SESSION};
@@ -144,8 +144,10 @@ pub async fn guard(
     request: Request,
     next: Next,
 ) -> Response {
-    if access == Access::Sensor {
-        return sensor(&state, request, next).await;
+    match access {
+        Access::Open => return open(&state, request, next).await,
+        Access::Sensor => return sensor(&state, request, next).await,
+        Access::Role(..) | Access::Person(_) | Access::Session => {}
     }
     // A browser cannot send a bearer token by itself; it may show the documentation after asking for the
     // token as a password.
@@ -201,6 +203,16 @@ async fn admit(
     };
     response.extensions_mut().insert(Actor(actor));
     response
+}
+
+/// Probes and Prometheus are not held up; who knocks at a door has the limit of their address.
+async fn open(state: &AppState, request: Request, next: Next) -> Response {
+    if request.method() != Method::POST {
+        return next.run(request).await;
+    }
+    let address = client::address(request.headers(), request.extensions(), state);
+    let key = address.map_or_else(|| "address".to_owned(), |address| format!("address:{address}"));
+    limit::run(state, &key, request, next).await
 }
 
 async fn sensor(state: &AppState, mut request: Request, next: Next) -> Response {

@@ -3,8 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 
 use axum::extract::{ConnectInfo, FromRequestParts};
-use axum::http::HeaderMap;
 use axum::http::request::Parts;
+use axum::http::{Extensions, HeaderMap};
 
 use super::request::RequestId;
 use super::{ApiError, AppState};
@@ -21,11 +21,15 @@ impl FromRequestParts<AppState> for Origin {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
-        let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip().to_canonical());
         let request_id = parts.extensions.get::<RequestId>().map_or_else(String::new, |id| id.0.clone());
-        let proxies = &state.settings.trusted_proxies;
-        Ok(Self { address: peer.map(|peer| client(peer, &parts.headers, proxies)), request_id })
+        Ok(Self { address: address(&parts.headers, &parts.extensions, state), request_id })
     }
+}
+
+/// The caller's address; `None` where the listener does not tell.
+pub fn address(headers: &HeaderMap, extensions: &Extensions, state: &AppState) -> Option<IpAddr> {
+    let peer = extensions.get::<ConnectInfo<SocketAddr>>()?.0.ip().to_canonical();
+    Some(client(peer, headers, &state.settings.trusted_proxies))
 }
 
 /// The last hop that is no proxy of ours: what stands before it was written by a stranger.

@@ -39,9 +39,9 @@ impl Routes {
     pub fn add(mut self, access: Access, routes: UtoipaMethodRouter<AppState>) -> Self {
         let (schemas, mut paths, methods) = routes;
         describe(access, &mut paths);
-        let methods = match (&self.state, access) {
-            (None, _) | (Some(_), Access::Open) => methods,
-            (Some(state), _) => {
+        let methods = match &self.state {
+            None => methods,
+            Some(state) => {
                 methods.layer(middleware::from_fn_with_state((state.clone(), access), access::guard))
             }
         };
@@ -91,7 +91,9 @@ fn answers(access: Access, operation: &mut Operation) {
     if operation.request_body.is_some() {
         usual.extend([("413", "The body is too large"), ("415", "The body has another type")]);
     }
-    if access != Access::Open {
+    if access == Access::Open {
+        usual.push(("429", "Too many requests from this address"));
+    } else {
         usual.push(("401", "No credential that is valid here"));
     }
     if !matches!(access, Access::Open | Access::Sensor) {

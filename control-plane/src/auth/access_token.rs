@@ -3,7 +3,7 @@
 //! A token says who and which session, not what they may: role and revocation are looked up, so that
 //! they change at once. One algorithm, one issuer, one audience; whatever differs is no token. Written on
 //! `ring`, which is in the tree: the JWT crates bring a second cryptography library for these 100 lines
-//! (docs/decisions/0004-identity.md).
+//! (docs/decisions/0030-identity.md).
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
