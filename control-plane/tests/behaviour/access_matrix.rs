@@ -184,7 +184,7 @@ async fn u2_a_credential_that_is_over_or_meant_for_others_opens_no_route() {
     let session: Uuid = live.session.parse().expect("an id");
     let auth = &plane.state().auth;
     let key = auth.keys.signing().expect("a key");
-    let (lasts, now) = (Duration::from_secs(300), SystemTime::now());
+    let (lasts, now) = (Duration::from_mins(5), SystemTime::now());
     let sign = |claims: &Claims| claims.sign(&key).expect("it signs");
     let claims = Claims::new(user, session, lasts, now);
     assert_eq!(plane.status_as(&sign(&claims)).await, 200, "the claims are right but for what is changed");

@@ -119,13 +119,14 @@ async fn u1_a_refresh_token_or_a_session_whose_time_is_over_is_refused() {
     }
 }
 
+/// A way to end a session: the method, the path, and whether its owner does it.
+type End = fn(&Tokens) -> (Method, String, bool);
+
 #[tokio::test(flavor = "multi_thread")]
 async fn u1_what_ends_a_session_ends_it_on_the_other_instance_too() {
     let mut plane = Plane::start().await;
     let other = second(&plane).await;
     plane.user("ann", Role::Viewer).await;
-    type End = fn(&Tokens) -> (Method, String, bool);
-    // The method, the path, and whether ann does it herself.
     let ends: [End; 5] = [
         |_| (Method::POST, "/api/v1/auth/logout".to_owned(), true),
         |tokens| (Method::DELETE, format!("/api/v1/sessions/{}", tokens.session), true),
