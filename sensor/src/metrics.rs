@@ -31,7 +31,9 @@ macro_rules! metrics {
                     let $field = metrics!(@new $kind name help [$($($label),+)?]);
                     registry.register(Box::new($field.clone()))?;
                 )+
-                Ok(Self { registry, $($field),+ })
+                let metrics = Self { registry, $($field),+ };
+                metrics.begin_at_zero();
+                Ok(metrics)
             }
         }
     };
@@ -190,6 +192,9 @@ metrics! {
     reloads: counters["result"] = "config_reloads_total";
 }
 
+/// Why flows are given up, as labels.
+const DROP_REASONS: [&str; 4] = ["spool_bytes", "spool_age", "quarantine", "corrupt"];
+
 /// The label of a direction.
 #[must_use]
 pub fn direction(direction: Direction) -> &'static str {
@@ -200,6 +205,15 @@ pub fn direction(direction: Direction) -> &'static str {
 }
 
 impl Metrics {
+    /// A series that begins with its first event hides that event from a rate.
+    fn begin_at_zero(&self) {
+        for reason in DROP_REASONS {
+            self.spool_dropped_batches.with_label_values(&[reason]);
+            self.spool_dropped_records.with_label_values(&[reason]);
+            self.spool_dropped_packets.with_label_values(&[reason]);
+        }
+    }
+
     /// Takes in what a drain found.
     pub fn drained(&self, drained: &Drained) {
         self.drains.inc();

@@ -339,6 +339,9 @@ impl Registered {
         for outcome in ["stored", "duplicate", "refused", "failed"] {
             registered.ingest_batches.with_label_values(&[outcome]);
         }
+        for outcome in ["granted", "wrong", "blocked_account", "blocked_address", "failed"] {
+            registered.logins.with_label_values(&[outcome]);
+        }
         registered.rollbacks.with_label_values(&["ingest"]);
         Arc::new(registered)
     }
