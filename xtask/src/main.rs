@@ -15,6 +15,7 @@ mod kernels;
 mod sample;
 mod screen;
 mod setup;
+mod soak;
 mod test;
 
 use std::process::ExitCode;
@@ -33,6 +34,7 @@ enum Task {
     Setup(setup::Args),
     Build(build::Args),
     Test(test::Args),
+    Soak(soak::Args),
     Bench(bench::Args),
     Kernels(kernels::Args),
     Fuzz(fuzz::Args),
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
         Task::Setup(args) => setup::run(&args),
         Task::Build(args) => build::run(&args),
         Task::Test(args) => test::run(&args),
+        Task::Soak(args) => soak::run(&args),
         Task::Bench(args) => bench::run(&args),
         Task::Kernels(args) => kernels::run(&args),
         Task::Fuzz(args) => fuzz::run(&args),

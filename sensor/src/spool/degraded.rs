@@ -106,19 +106,17 @@ impl Keeper {
         store.next_number = store.next_number.max(self.next_number);
         let bounds = self.settings.bounds;
         let written = guarded(|| store.put(&epochs, &settled, &bounds, None));
-        if let (Some(settled), Some(safe)) = (kept, safe)
-            && let Some(epoch) = epochs.pop()
-        {
-            match &written {
-                Ok(_) => drop(safe.send(())),
-                Err(_) => self.held = Some(Held::of_parts(epoch, settled, safe)),
-            }
-        }
         match written {
             Ok(effects) => {
                 self.unwritten.settled.clear();
                 self.disk = Disk::Open(store);
                 self.count(&effects);
+                // First, so that whoever waited sees what it waited for.
+                self.publish();
+                if let Some(safe) = safe {
+                    // A pipeline that has gone needs no answer.
+                    let _ = safe.send(());
+                }
                 tracing::info!(
                     seconds = since.elapsed().as_secs_f64(),
                     epochs = recorded,
@@ -126,6 +124,11 @@ impl Keeper {
                 );
             }
             Err(error) => {
+                if let (Some(settled), Some(safe)) = (kept, safe)
+                    && let Some(epoch) = epochs.pop()
+                {
+                    self.held = Some(Held::of_parts(epoch, settled, safe));
+                }
                 self.unwritten.epochs = epochs;
                 let _ = catch_unwind(AssertUnwindSafe(|| drop(store)));
                 self.failed(error);

@@ -311,7 +311,7 @@ impl Keeper {
         }
     }
 
-    fn publish(&mut self) {
+    pub(super) fn publish(&mut self) {
         let oldest = match self.store() {
             Some(store) => guarded(|| list::oldest(store)).ok().flatten().unwrap_or_default(),
             None => Duration::ZERO,
