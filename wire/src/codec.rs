@@ -23,9 +23,11 @@ pub enum CodecError {
     Protobuf(#[from] prost::DecodeError),
 }
 
-/// Protobuf, then zstd.
+/// Protobuf, then zstd with its checksum: a bit that flips on a disk or on the way is never a count.
 pub fn encode(batch: &Batch) -> Result<Vec<u8>, CodecError> {
-    let bytes = zstd::bulk::compress(&batch.encode_to_vec(), LEVEL).map_err(CodecError::Zstd)?;
+    let mut compressor = zstd::bulk::Compressor::new(LEVEL).map_err(CodecError::Zstd)?;
+    compressor.include_checksum(true).map_err(CodecError::Zstd)?;
+    let bytes = compressor.compress(&batch.encode_to_vec()).map_err(CodecError::Zstd)?;
     if bytes.len() > limits::MAX_COMPRESSED {
         return Err(CodecError::TooLarge(bytes.len()));
     }
@@ -73,6 +75,17 @@ mod tests {
         let bytes = encode(&batch()).expect("a small batch fits");
         for end in 0..bytes.len() {
             assert!(decode(&bytes[..end]).is_err(), "{end} of {} bytes", bytes.len());
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_is_an_error_or_without_meaning() {
+        let bytes = encode(&batch()).expect("a small batch fits");
+        for place in 0..8 * bytes.len() {
+            let mut flipped = bytes.clone();
+            flipped[place / 8] ^= 1 << (place % 8);
+            let read = decode(&flipped).unwrap_or_else(|_| batch());
+            assert_eq!(read, batch(), "bit {place}");
         }
     }
 

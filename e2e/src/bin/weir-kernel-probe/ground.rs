@@ -132,6 +132,14 @@ impl Tally {
         }
     }
 
+    /// The same for what was sent several times.
+    pub fn check_times(&self, truth: &Flows, frames: u64, times: u64) -> Result<()> {
+        let of =
+            |counted: &Counted| Counted { packets: counted.packets * times, octets: counted.octets * times };
+        let truth = truth.iter().map(|(key, counted)| (key.clone(), of(counted))).collect();
+        self.check(&truth, frames * times)
+    }
+
     /// The ledger adds up, and the flows are those of the truth, packet by packet and octet by octet.
     pub fn check(&self, truth: &Flows, frames: u64) -> Result<()> {
         let totals = &self.totals;

@@ -7,6 +7,7 @@
 
 mod ground;
 mod load;
+mod pins;
 mod replayed;
 mod wires;
 
@@ -25,7 +26,7 @@ struct Check {
 }
 
 /// All of them, in the order of the table.
-const CHECKS: [Check; 18] = [
+const CHECKS: [Check; 20] = [
     Check { feature: "programs load", run: replayed::programs_load },
     Check { feature: "kernel log off and full", run: replayed::every_log_level },
     Check { feature: "captures, XDP", run: replayed::captures_by_xdp },
@@ -44,6 +45,8 @@ const CHECKS: [Check; 18] = [
     Check { feature: "tunnel, layer 3", run: wires::tunnel },
     Check { feature: "tun, layer 3", run: wires::tun },
     Check { feature: "clock", run: wires::clock },
+    Check { feature: "pins, taken over", run: pins::taken_over },
+    Check { feature: "pins, removed", run: pins::detached },
 ];
 
 fn main() -> ExitCode {
