@@ -27,6 +27,14 @@ pub fn cargo() -> Command {
     cargo
 }
 
+/// One end-to-end test by itself, with all that it prints. The programs that it starts are built first.
+pub fn end_to_end(test: &str) -> Result<Command> {
+    run(cargo().args(["build", "--workspace", "--bins"]))?;
+    let mut command = cargo();
+    command.args(["test", "--package", "weir-e2e", "--test", test, "--", "--nocapture"]);
+    Ok(command)
+}
+
 /// Runs a command to its end with our own outputs; an error if it fails.
 pub fn run(command: &mut Command) -> Result<()> {
     let shown = shown(command);

@@ -25,10 +25,7 @@ pub fn run(args: &Args) -> Result<()> {
     weir_testbed::require_root("cargo xtask soak (kernel programs, network namespaces)")?;
     setup::ensure()?;
     screen::step(&format!("soak, {} minutes", args.minutes));
-    // It starts both programs.
-    cargo::run(cargo::cargo().args(["build", "--workspace", "--bins"]))?;
-    let mut soak = cargo::cargo();
-    soak.args(["test", "--package", "weir-e2e", "--test", "soak", "--", "--nocapture"]);
+    let mut soak = cargo::end_to_end("soak")?;
     soak.env("WEIR_SOAK_MINUTES", args.minutes.to_string());
     soak.envs(args.seed.map(|seed| ("WEIR_FAULT_SEED", seed.to_string())));
     cargo::run(&mut soak)

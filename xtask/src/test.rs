@@ -123,10 +123,7 @@ fn also(name: &'static str, run: impl FnOnce() -> Result<()>) -> Option<&'static
 /// The fault test, which takes its length and its seed from the environment.
 fn faults(args: &Args) -> Result<()> {
     screen::step("the fault test");
-    // It starts both programs.
-    cargo::run(cargo::cargo().args(["build", "--workspace", "--bins"]))?;
-    let mut test = cargo::cargo();
-    test.args(["test", "--package", "weir-e2e", "--test", "faults", "--", "--nocapture"]);
+    let mut test = cargo::end_to_end("faults")?;
     test.envs(args.rounds.map(|rounds| ("WEIR_FAULT_ROUNDS", rounds.to_string())));
     test.envs(args.seed.map(|seed| ("WEIR_FAULT_SEED", seed.to_string())));
     cargo::run(&mut test)
