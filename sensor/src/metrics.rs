@@ -7,7 +7,7 @@
 use prometheus::{
     Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
-use weir_wire::Direction;
+use weir_wire::{Direction, DropReason};
 
 use crate::kernel::{Drained, PointTotals};
 use crate::spool::Standing;
@@ -192,9 +192,6 @@ metrics! {
     reloads: counters["result"] = "config_reloads_total";
 }
 
-/// Why flows are given up, as labels.
-const DROP_REASONS: [&str; 4] = ["spool_bytes", "spool_age", "quarantine", "corrupt"];
-
 /// The label of a direction.
 #[must_use]
 pub fn direction(direction: Direction) -> &'static str {
@@ -207,7 +204,7 @@ pub fn direction(direction: Direction) -> &'static str {
 impl Metrics {
     /// A series that begins with its first event hides that event from a rate.
     fn begin_at_zero(&self) {
-        for reason in DROP_REASONS {
+        for reason in DropReason::GIVEN.map(DropReason::word) {
             self.spool_dropped_batches.with_label_values(&[reason]);
             self.spool_dropped_records.with_label_values(&[reason]);
             self.spool_dropped_packets.with_label_values(&[reason]);

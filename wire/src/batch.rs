@@ -88,6 +88,23 @@ pub enum DropReason {
     Corrupt = 4,
 }
 
+impl DropReason {
+    /// Every reason that this version gives.
+    pub const GIVEN: [Self; 4] = [Self::SpoolBytes, Self::SpoolAge, Self::Quarantine, Self::Corrupt];
+
+    /// The word for it, in metrics, tables and JSON.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::SpoolBytes => "spool_bytes",
+            Self::SpoolAge => "spool_age",
+            Self::Quarantine => "quarantine",
+            Self::Corrupt => "corrupt",
+        }
+    }
+}
+
 /// The state of a sensor's spool.
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
 pub struct Spool {

@@ -40,10 +40,10 @@ impl Reason {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            Self::SpoolBytes => "spool_bytes",
-            Self::SpoolAge => "spool_age",
-            Self::Quarantine => "quarantine",
-            Self::Corrupt => "corrupt",
+            Self::SpoolBytes => DropReason::SpoolBytes.word(),
+            Self::SpoolAge => DropReason::SpoolAge.word(),
+            Self::Quarantine => DropReason::Quarantine.word(),
+            Self::Corrupt => DropReason::Corrupt.word(),
             Self::Expired => "expired",
         }
     }

@@ -296,7 +296,7 @@ impl Keeper {
 
     pub(super) fn count(&self, effects: &Effects) {
         for (reason, given) in &effects.dropped {
-            let reason = list::reason(*reason);
+            let reason = reason.word();
             self.metrics.spool_dropped_batches.with_label_values(&[reason]).inc();
             self.metrics.spool_dropped_records.with_label_values(&[reason]).inc_by(given.records);
             self.metrics.spool_dropped_packets.with_label_values(&[reason]).inc_by(given.packets);

@@ -12,7 +12,6 @@ use uuid::Uuid;
 use weir_wire::Totals;
 
 use super::error::StoreError;
-use super::list::reason;
 use super::record::{EpochRecord, Fate};
 use super::store::{EPOCHS, Store, epoch};
 
@@ -123,7 +122,7 @@ impl Ledger {
             self.spooled += part.packets;
             let sum = match (part.fate(), part.dropped) {
                 (Fate::Lost, _) => &mut self.lost,
-                (_, Some(dropped)) => self.dropped.entry(reason(dropped.reason()).to_owned()).or_default(),
+                (_, Some(dropped)) => self.dropped.entry(dropped.reason().word().to_owned()).or_default(),
                 (Fate::Waiting, None) => &mut self.waiting,
                 (Fate::Shipped, None) => &mut self.shipped,
                 (Fate::Duplicate, None) => &mut self.duplicate,

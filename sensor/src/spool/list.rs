@@ -6,7 +6,6 @@ use bytes::Bytes;
 use redb::{ReadTransaction, ReadableDatabase as _, ReadableTable as _};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
-use weir_wire::DropReason;
 
 use super::Offer;
 use super::error::StoreError;
@@ -59,17 +58,6 @@ pub enum State {
     Quarantined,
     /// Its header is not what was stored.
     Damaged,
-}
-
-/// The word for a reason, in metrics, tables and JSON.
-pub(super) fn reason(reason: DropReason) -> &'static str {
-    match reason {
-        DropReason::Unknown => "unknown",
-        DropReason::SpoolBytes => "spool_bytes",
-        DropReason::SpoolAge => "spool_age",
-        DropReason::Quarantine => "quarantine",
-        DropReason::Corrupt => "corrupt",
-    }
 }
 
 /// The first batch of a number or more that is not to be skipped; without it where it is not what was stored.
@@ -177,7 +165,7 @@ fn entry_of(store: &Store, number: u64, header: Option<Header>) -> Listed {
         octets: header.octets,
         bytes: header.bytes,
         age_seconds: header.stored.as_ref().map_or(0.0, |stored| store.clock.age(stored).as_secs_f64()),
-        dropped: header.dropped().map(|dropped| reason(dropped.reason()).to_owned()),
+        dropped: header.dropped().map(|dropped| dropped.reason().word().to_owned()),
         refused: header.refusal.map(|refusal| Refused {
             status: refusal.status,
             detail: refusal.detail,
