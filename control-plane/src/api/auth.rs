@@ -18,7 +18,7 @@ use super::users::{self as user_routes, User};
 use super::{ApiError, AppState};
 use crate::auth::{Granted, Login as Attempt, Role, SetupToken, Who};
 use crate::store::audit::Author;
-use crate::store::users::{self, UserRef};
+use crate::store::users;
 use crate::store::{StoreError, sessions};
 
 /// A name and a password.
@@ -339,7 +339,7 @@ pub async fn jwks(State(state): State<AppState>) -> Json<Jwks> {
 
 /// The user that a path or a parameter names.
 pub async fn find_user(state: &AppState, text: &str, field: &str) -> Result<users::User, ApiError> {
-    let user = UserRef::parse(text).ok_or_else(|| {
+    let user = users::named(text).ok_or_else(|| {
         ApiError::parameter(
             field,
             "is neither a user's id nor a name of small letters, digits, `.`, `_`, `-`, `@`",

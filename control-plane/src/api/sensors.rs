@@ -13,7 +13,8 @@ use super::error::Problem;
 use super::params::{FromParams, NoParams, Params, Query};
 use super::render::{self, Point};
 use super::{ApiError, AppState};
-use crate::store::sensors::{self, SensorRef};
+use crate::store::Reference;
+use crate::store::sensors;
 
 /// Which page of sensors.
 #[derive(Debug, IntoParams)]
@@ -262,8 +263,8 @@ pub async fn remove(
 }
 
 /// The sensor that a path names.
-pub fn named(id: &str) -> Result<SensorRef, ApiError> {
-    SensorRef::parse(id).ok_or_else(|| {
+pub fn named(id: &str) -> Result<Reference, ApiError> {
+    sensors::named(id).ok_or_else(|| {
         ApiError::parameter(
             "id",
             "is neither a sensor's id nor a name of 1 to 63 letters, digits, `.`, `_`, `-`",

@@ -14,8 +14,9 @@ use super::paging::PageParams;
 use super::params::{NoParams, Query};
 use super::{ApiError, AppState, render};
 use crate::auth::Role;
+use crate::store::Reference;
 use crate::store::sessions;
-use crate::store::users::{self, Update, UserRef};
+use crate::store::users::{self, Update};
 
 /// Somebody who may log in.
 #[derive(Debug, Serialize, ToSchema)]
@@ -188,7 +189,7 @@ pub async fn change(
         }
     };
     let update = Update { role: body.role, disabled: body.disabled, password_hash };
-    let user = UserRef::Id(user.user_id);
+    let user = Reference::Id(user.user_id);
     let changed = users::update(&state.pool, &caller.author(), &user, &update).await?;
     state.auth.forget_user(changed.user_id);
     Ok(Json(changed.into()))
@@ -214,7 +215,7 @@ pub async fn remove(
     Path(user): Path<String>,
     _: Query<NoParams>,
 ) -> Result<Json<RemovedUser>, ApiError> {
-    let user = UserRef::Id(find_user(&state, &user, "user").await?.user_id);
+    let user = Reference::Id(find_user(&state, &user, "user").await?.user_id);
     let removed = users::remove(&state.pool, &caller.author(), &user).await?;
     state.auth.forget_user(removed.user.user_id);
     Ok(Json(RemovedUser {

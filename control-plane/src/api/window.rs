@@ -6,8 +6,9 @@ use utoipa::IntoParams;
 use super::params::{FromParams, Params};
 use super::{ApiError, AppState};
 use crate::expression::{self, Expression, protocol_number};
+use crate::store::Reference;
 use crate::store::filter::{Filter, Network};
-use crate::store::sensors::{self, SensorRef};
+use crate::store::sensors;
 
 /// Widest window that may be asked for.
 const MAX_WINDOW: SignedDuration = SignedDuration::from_hours(24 * 400);
@@ -109,7 +110,7 @@ pub struct FilterParams {
     pub protocol: Option<u8>,
     /// Sensor's id or name
     #[param(value_type = Option<String>, example = "edge-1")]
-    pub sensor: Option<SensorRef>,
+    pub sensor: Option<Reference>,
     /// At least this many layer-3 octets, both directions together
     #[param(minimum = 0, example = 1000)]
     pub min_octets: Option<u64>,
@@ -137,7 +138,7 @@ impl FromParams for FilterParams {
             src_port: port(params, "src_port"),
             dst_port: port(params, "dst_port"),
             protocol: params.parsed("protocol", "a protocol's number or name", protocol_number),
-            sensor: params.parsed("sensor", "a sensor's id or name", SensorRef::parse),
+            sensor: params.parsed("sensor", "a sensor's id or name", sensors::named),
             min_octets: params.number("min_octets", 0..=i64::MAX as u64),
             filter: expression(params),
         }

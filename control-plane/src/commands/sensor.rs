@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde_json::json;
 use weir_control_plane::auth::SensorToken;
 use weir_control_plane::store::audit::Author;
-use weir_control_plane::store::sensors::{self, Sensor, SensorRef, is_name};
+use weir_control_plane::store::sensors::{self, Sensor, is_name};
 
 use crate::cli::{ListSensors, NamedSensor, Sensor as Arguments, SensorCommand};
 
@@ -76,7 +76,7 @@ fn print_sensor(sensor: &Sensor, as_json: bool) {
 }
 
 async fn revoke(arguments: NamedSensor) -> anyhow::Result<()> {
-    let Some(sensor) = SensorRef::parse(&arguments.name) else {
+    let Some(sensor) = sensors::named(&arguments.name) else {
         bail!("`{}` is neither a sensor's id nor a name", arguments.name);
     };
     let pool = super::connect_migrated(&arguments.settings).await?;
@@ -94,7 +94,7 @@ async fn revoke(arguments: NamedSensor) -> anyhow::Result<()> {
 }
 
 async fn remove(arguments: NamedSensor) -> anyhow::Result<()> {
-    let Some(sensor) = SensorRef::parse(&arguments.name) else {
+    let Some(sensor) = sensors::named(&arguments.name) else {
         bail!("`{}` is neither a sensor's id nor a name", arguments.name);
     };
     let pool = super::connect_migrated(&arguments.settings).await?;

@@ -10,8 +10,9 @@ use jiff::Timestamp;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::json;
 use weir_control_plane::auth::{Keys, MAX_PASSWORD_BYTES, Passwords, SetupToken, weakness};
+use weir_control_plane::store::Reference;
 use weir_control_plane::store::audit::Author;
-use weir_control_plane::store::users::{self, Update, User, UserRef};
+use weir_control_plane::store::users::{self, Update, User};
 use weir_control_plane::store::{Pool, signing};
 
 use crate::cli::{AddUser, Keys as KeysArguments, KeysCommand, NamedUser, SetUserPassword, SetupLink};
@@ -87,14 +88,14 @@ async fn update(arguments: NamedUser, update: Update) -> anyhow::Result<()> {
 }
 
 async fn change(pool: &Pool, user: &User, update: &Update, as_json: bool) -> anyhow::Result<()> {
-    let changed = users::update(pool, &Author::command_line(), &UserRef::Id(user.user_id), update).await;
+    let changed = users::update(pool, &Author::command_line(), &Reference::Id(user.user_id), update).await;
     print(&changed.with_context(|| format!("change {}", user.name))?, as_json);
     Ok(())
 }
 
 async fn remove(arguments: NamedUser) -> anyhow::Result<()> {
     let (pool, user) = find(&arguments).await?;
-    let removed = users::remove(&pool, &Author::command_line(), &UserRef::Id(user.user_id))
+    let removed = users::remove(&pool, &Author::command_line(), &Reference::Id(user.user_id))
         .await
         .with_context(|| format!("remove {}", user.name))?;
     let (sessions, tokens) = (removed.sessions, removed.tokens);
@@ -149,7 +150,7 @@ pub async fn keys(arguments: KeysArguments) -> anyhow::Result<()> {
 }
 
 async fn find(arguments: &NamedUser) -> anyhow::Result<(Pool, User)> {
-    let Some(user) = UserRef::parse(&arguments.name.to_lowercase()) else {
+    let Some(user) = users::named(&arguments.name.to_lowercase()) else {
         bail!("`{}` is neither a user's id nor a name", arguments.name);
     };
     let pool = super::connect_migrated(&arguments.settings).await?;

@@ -21,6 +21,7 @@ pub mod migrations;
 pub mod names;
 pub mod partitions;
 mod pool;
+mod reference;
 pub mod resolution;
 pub mod rollups;
 pub mod sensors;
@@ -35,3 +36,4 @@ pub mod users;
 
 pub use error::StoreError;
 pub use pool::{Class, Isolation, Lease, Pool, PoolState};
+pub use reference::Reference;

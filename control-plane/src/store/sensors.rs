@@ -7,6 +7,7 @@ use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 
 use super::audit::{self, Author, Change};
+use super::reference::{self, Reference};
 use super::{Class, Isolation, Lease, Pool, StoreError};
 use crate::ingest::Spool;
 
@@ -63,13 +64,6 @@ pub enum Standing {
     Gone,
 }
 
-/// A sensor named by a path or a filter.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum SensorRef {
-    Id(i32),
-    Name(String),
-}
-
 /// Why a sensor was not added.
 #[derive(Debug, thiserror::Error)]
 pub enum AddError {
@@ -95,11 +89,13 @@ const EXCLUSIVE_LOCK: &str = "SELECT pg_advisory_xact_lock($1, $2)";
 /// Whether a name may be a sensor's: 1 to 63 letters, digits, `.`, `_`, `-`; not only digits.
 #[must_use]
 pub fn is_name(name: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-    (1..=63).contains(&name.len())
-        && name.bytes().all(plain)
-        && name.as_bytes()[0].is_ascii_alphanumeric()
-        && !name.bytes().all(|byte| byte.is_ascii_digit())
+    reference::is_name(name, |byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
+}
+
+/// The sensor that a text names; `None` for what can be neither id nor name.
+#[must_use]
+pub fn named(text: &str) -> Option<Reference> {
+    Reference::parse(text, is_name)
 }
 
 impl Sensor {
@@ -111,24 +107,6 @@ impl Sensor {
             (None, Some(_), _) => "revoked",
             (None, None, None) => "new",
             (None, None, Some(_)) => "active",
-        }
-    }
-}
-
-impl SensorRef {
-    /// An id or a name; `None` for what can be neither.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        if let Ok(id) = text.parse::<i32>() {
-            return (id > 0 && !text.starts_with('+')).then_some(Self::Id(id));
-        }
-        is_name(text).then(|| Self::Name(text.to_owned()))
-    }
-
-    fn parts(&self) -> (Option<i32>, Option<&str>) {
-        match self {
-            Self::Id(id) => (Some(*id), None),
-            Self::Name(name) => (None, Some(name)),
         }
     }
 }
@@ -166,7 +144,7 @@ pub async fn add(pool: &Pool, author: &Author, name: &str, token_sha256: &[u8]) 
 pub async fn revoke(
     pool: &Pool,
     author: &Author,
-    sensor: &SensorRef,
+    sensor: &Reference,
 ) -> Result<Option<(i32, String)>, StoreError> {
     let sql = "UPDATE sensor SET revoked_at = coalesce(revoked_at, clock_timestamp())
                WHERE sensor_id = $1 AND deleted_at IS NULL RETURNING sensor_id, name";
@@ -177,7 +155,7 @@ pub async fn revoke(
 pub async fn remove(
     pool: &Pool,
     author: &Author,
-    sensor: &SensorRef,
+    sensor: &Reference,
 ) -> Result<Option<(i32, String)>, StoreError> {
     let sql = "UPDATE sensor SET revoked_at = coalesce(revoked_at, clock_timestamp()),
                                  deleted_at = coalesce(deleted_at, clock_timestamp())
@@ -189,7 +167,7 @@ pub async fn remove(
 async fn end(
     pool: &Pool,
     author: &Author,
-    sensor: &SensorRef,
+    sensor: &Reference,
     names: (&'static str, &'static str),
     sql: &'static str,
 ) -> Result<Option<(i32, String)>, StoreError> {
@@ -309,7 +287,7 @@ pub async fn list(pool: &Pool, after: i32, limit: i64) -> Result<Vec<Sensor>, St
 }
 
 /// One sensor with its observation points.
-pub async fn get(pool: &Pool, sensor: &SensorRef) -> Result<Option<(Sensor, Vec<Point>)>, StoreError> {
+pub async fn get(pool: &Pool, sensor: &Reference) -> Result<Option<(Sensor, Vec<Point>)>, StoreError> {
     let (id, name) = sensor.parts();
     let work = async {
         let lease = pool.begin(Class::Admin, Isolation::Snapshot, "sensor_get").await?;
@@ -341,7 +319,7 @@ pub async fn get(pool: &Pool, sensor: &SensorRef) -> Result<Option<(Sensor, Vec<
 }
 
 /// The id of a sensor, if there is one that was not deleted.
-pub async fn find(pool: &Pool, sensor: &SensorRef) -> Result<Option<i32>, StoreError> {
+pub async fn find(pool: &Pool, sensor: &Reference) -> Result<Option<i32>, StoreError> {
     let (id, name) = sensor.parts();
     let work = async {
         let lease = pool.begin(Class::Admin, Isolation::Snapshot, "sensor_find").await?;
@@ -405,12 +383,12 @@ mod tests {
 
     #[test]
     fn a_sensor_is_named_by_id_or_by_name_and_never_by_both() {
-        assert_eq!(SensorRef::parse("7"), Some(SensorRef::Id(7)));
-        assert_eq!(SensorRef::parse("edge-1.dc"), Some(SensorRef::Name("edge-1.dc".to_owned())));
-        assert_eq!(SensorRef::parse("1a"), Some(SensorRef::Name("1a".to_owned())));
+        assert_eq!(named("7"), Some(Reference::Id(7)));
+        assert_eq!(named("edge-1.dc"), Some(Reference::Name("edge-1.dc".to_owned())));
+        assert_eq!(named("1a"), Some(Reference::Name("1a".to_owned())));
         for neither in ["", "0", "-1", "+1", "99999999999", ".a", "a b", "a/b", "é", "a\0", &"a".repeat(64)]
         {
-            assert_eq!(SensorRef::parse(neither), None, "{neither:?}");
+            assert_eq!(named(neither), None, "{neither:?}");
         }
     }
 }

@@ -8,6 +8,7 @@ use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 
 use super::audit::{self, Author, Change};
+use super::reference::{self, Reference};
 use super::{Class, Isolation, Lease, Pool, StoreError, sessions};
 use crate::auth::Role;
 
@@ -29,13 +30,6 @@ pub struct Credentials {
     pub user_id: i32,
     pub password_hash: String,
     pub disabled: bool,
-}
-
-/// An account named by a path.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum UserRef {
-    Id(i32),
-    Name(String),
 }
 
 /// What changes of an account; `None` stays.
@@ -66,31 +60,15 @@ const COLUMNS: &str = "user_id, name, role, created_at, password_changed_at, dis
 /// Whether a name may be a user's: 1 to 63 small letters, digits, `.`, `_`, `-`, `@`; not only digits.
 #[must_use]
 pub fn is_name(name: &str) -> bool {
-    let plain = |byte: u8| {
+    reference::is_name(name, |byte| {
         byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'.' | b'_' | b'-' | b'@')
-    };
-    (1..=63).contains(&name.len())
-        && name.bytes().all(plain)
-        && name.as_bytes()[0].is_ascii_alphanumeric()
-        && !name.bytes().all(|byte| byte.is_ascii_digit())
+    })
 }
 
-impl UserRef {
-    /// An id or a name; `None` for what can be neither.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        if let Ok(id) = text.parse::<i32>() {
-            return (id > 0 && !text.starts_with('+')).then_some(Self::Id(id));
-        }
-        is_name(text).then(|| Self::Name(text.to_owned()))
-    }
-
-    fn parts(&self) -> (Option<i32>, Option<&str>) {
-        match self {
-            Self::Id(id) => (Some(*id), None),
-            Self::Name(name) => (None, Some(name)),
-        }
-    }
+/// The account that a text names; `None` for what can be neither id nor name.
+#[must_use]
+pub fn named(text: &str) -> Option<Reference> {
+    Reference::parse(text, is_name)
 }
 
 /// Adds an account.
@@ -175,7 +153,7 @@ pub async fn add_setup_link(pool: &Pool, token_sha256: &[u8], hours: i32) -> Res
 pub async fn update(
     pool: &Pool,
     author: &Author,
-    user: &UserRef,
+    user: &Reference,
     update: &Update,
 ) -> Result<User, UserError> {
     let work = async {
@@ -189,7 +167,7 @@ pub async fn update(
 async fn change(
     lease: &Lease<'_>,
     author: &Author,
-    user: &UserRef,
+    user: &Reference,
     update: &Update,
 ) -> Result<User, UserError> {
     let old = lock(lease, user).await?;
@@ -264,7 +242,7 @@ pub async fn change_password(
 }
 
 /// Deletes an account: its sessions and tokens first, then itself. The audit log keeps its name.
-pub async fn remove(pool: &Pool, author: &Author, user: &UserRef) -> Result<Removed, UserError> {
+pub async fn remove(pool: &Pool, author: &Author, user: &Reference) -> Result<Removed, UserError> {
     let work = async {
         let lease = pool.begin(Class::Admin, Isolation::ReadCommitted, "user_remove").await?;
         let result = delete(&lease, author, user).await;
@@ -281,7 +259,7 @@ pub struct Removed {
     pub tokens: u64,
 }
 
-async fn delete(lease: &Lease<'_>, author: &Author, user: &UserRef) -> Result<Removed, UserError> {
+async fn delete(lease: &Lease<'_>, author: &Author, user: &Reference) -> Result<Removed, UserError> {
     // Whoever is just logging in, refreshing or making a token holds this row, or waits for it here and
     // then finds nobody.
     let user = lock(lease, user).await?;
@@ -310,7 +288,7 @@ pub async fn credentials(pool: &Pool, name: &str) -> Result<Option<Credentials>,
 }
 
 /// One account.
-pub async fn get(pool: &Pool, user: &UserRef) -> Result<Option<User>, StoreError> {
+pub async fn get(pool: &Pool, user: &Reference) -> Result<Option<User>, StoreError> {
     let (id, name) = user.parts();
     let sql = format!("SELECT {COLUMNS} FROM account WHERE user_id = $1 OR name = $2");
     Ok(one(pool, "user_get", &sql, &[&id, &name]).await?.as_ref().map(from_row))
@@ -361,7 +339,7 @@ async fn insert(
     Ok(user)
 }
 
-async fn lock(lease: &Lease<'_>, user: &UserRef) -> Result<User, UserError> {
+async fn lock(lease: &Lease<'_>, user: &Reference) -> Result<User, UserError> {
     let (id, name) = user.parts();
     let sql = format!("SELECT {COLUMNS} FROM account WHERE user_id = $1 OR name = $2 FOR UPDATE");
     let row = lease.client().query_opt(&sql, &[&id, &name]).await.map_err(StoreError::from)?;
@@ -442,11 +420,11 @@ mod tests {
 
     #[test]
     fn a_user_is_named_by_id_or_by_name_and_never_by_both() {
-        assert_eq!(UserRef::parse("7"), Some(UserRef::Id(7)));
-        assert_eq!(UserRef::parse("ann@example.org"), Some(UserRef::Name("ann@example.org".to_owned())));
+        assert_eq!(named("7"), Some(Reference::Id(7)));
+        assert_eq!(named("ann@example.org"), Some(Reference::Name("ann@example.org".to_owned())));
         for neither in ["", "0", "-1", "+1", "99999999999", ".a", "a b", "Ann", "é", "a\0", &"a".repeat(64)]
         {
-            assert_eq!(UserRef::parse(neither), None, "{neither:?}");
+            assert_eq!(named(neither), None, "{neither:?}");
         }
     }
 }

@@ -1,7 +1,8 @@
 //! I5: a revoked sensor is told so and stores nothing more; browsers read the documentation.
 
+use weir_control_plane::store::Reference;
 use weir_control_plane::store::audit::Author;
-use weir_control_plane::store::sensors::{self, SensorRef};
+use weir_control_plane::store::sensors;
 
 use crate::support::{ADMIN_TOKEN, Plane, batch, mixed_flows, recent_minute_ns};
 
@@ -30,7 +31,7 @@ async fn i5_a_revoked_sensor_is_told_so_finally_and_what_it_sent_stays() {
     let start = recent_minute_ns();
     plane.store(&token, &batch(1, 0, start, mixed_flows())).await;
     // The server remembers the token for a few seconds; the transaction does not.
-    sensors::revoke(plane.pool(), &Author::command_line(), &SensorRef::Name("edge-1".to_owned()))
+    sensors::revoke(plane.pool(), &Author::command_line(), &Reference::Name("edge-1".to_owned()))
         .await
         .expect("it is revoked");
     for _ in 0..2 {

@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use jiff::Timestamp;
 use reqwest::Method;
 use serde_json::{Value, json};
+use weir_control_plane::store::Reference;
 use weir_control_plane::store::audit::Author;
 use weir_control_plane::store::partitions::{self, Parent, Partition};
-use weir_control_plane::store::sensors::{self, SensorRef};
+use weir_control_plane::store::sensors;
 
 use crate::support::{ADMIN_TOKEN, Plane, SECOND, batch, mixed_flows, now_ns, recent_minute_ns};
 
@@ -108,7 +109,7 @@ async fn i5_a_sensor_revoked_mid_batch_keeps_what_was_acknowledged_and_no_more()
         let token = plane.sensor(&name).await;
         let revoke = async {
             tokio::time::sleep(std::time::Duration::from_millis(turn * 7 % 60)).await;
-            let sensor = SensorRef::Name(name.clone());
+            let sensor = Reference::Name(name.clone());
             sensors::revoke(plane.pool(), &Author::command_line(), &sensor)
                 .await
                 .expect("it is revoked")
