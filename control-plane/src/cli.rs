@@ -34,7 +34,10 @@ Examples:
   WEIR_CONTROL_PLANE__DATABASE__URL=postgres://weir@/weir?host=/run/postgresql \\
     weir-control-plane serve --admin-token-file admin.token --listen 127.0.0.1:0 --listen-file address
 
-SIGTERM and SIGINT end it: requests in flight have shutdown_deadline_ms to finish.")]
+  weir-control-plane serve --config control-plane.toml --tls-self-signed     # logs its fingerprint
+
+SIGTERM and SIGINT end it: requests in flight have shutdown_deadline_ms to finish.
+SIGHUP: tls.certificate and tls.key are read again (as they are when the files change).")]
     Serve(Serve),
     /// Bring the schema to a version: the newest, or another one
     #[command(after_help = "\

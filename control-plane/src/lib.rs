@@ -6,7 +6,7 @@
 //! ```
 //!
 //! [`expression`] is the language in which operators choose flows. [`api`] speaks HTTP and knows no SQL, [`store`] speaks SQL and knows no HTTP; [`ingest`] is the write
-//! path between them. [`server`] puts the parts together.
+//! path between them. [`listener`] takes the connections; [`server`] puts the parts together.
 #![forbid(unsafe_code)]
 
 pub mod api;
@@ -16,6 +16,7 @@ pub mod expression;
 pub mod ingest;
 pub mod jobs;
 pub mod limits;
+pub mod listener;
 pub mod server;
 pub mod store;
 pub mod telemetry;

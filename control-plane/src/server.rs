@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::ingest::{Admission, Ingest};
 use crate::jobs::Jobs;
 use crate::limits::Limits;
+use crate::listener::{self, Listener, Tls};
 use crate::store::partitions::Known;
 use crate::store::{Pool, migrations, users};
 use crate::telemetry::{Metrics, Registered};
@@ -26,8 +27,11 @@ pub struct Server {
     pub state: AppState,
     /// For whoever wants a round of them now.
     pub jobs: Jobs,
+    /// `None` where the listener speaks plain HTTP.
+    pub tls: Option<Tls>,
     stop: watch::Sender<bool>,
-    http: JoinHandle<std::io::Result<()>>,
+    http: JoinHandle<()>,
+    certificates: JoinHandle<()>,
     rounds: JoinHandle<()>,
     identity: JoinHandle<()>,
     deadline: Duration,
@@ -91,30 +95,40 @@ pub async fn start(config: &Config) -> anyhow::Result<Server> {
         retention,
         exports: Arc::new(Semaphore::new(config.api.max_exports)),
     };
+    let tls = Tls::open(config, &state.metrics).context("make TLS ready")?;
     let listener =
         TcpListener::bind(config.listen).await.with_context(|| format!("listen on {}", config.listen))?;
     let address = listener.local_addr().context("read the address that was bound")?;
     let (stop, stopped) = watch::channel(false);
-    let router = api::router(state.clone());
-    let mut http_stopped = stopped.clone();
-    let http = tokio::spawn(async move {
-        axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>())
-            .with_graceful_shutdown(async move {
-                let _ = http_stopped.changed().await;
-            })
-            .await
-    });
+    if tls.is_none() && !address.ip().is_loopback() {
+        tracing::warn!(
+            %address,
+            "tokens and passwords travel in the clear unless a proxy in front ends TLS: set tls.certificate and \
+             tls.key, or --tls-self-signed for a first try"
+        );
+    }
+    let listener = Listener {
+        socket: listener,
+        tls: tls.clone(),
+        header_timeout: Duration::from_millis(config.api.header_timeout_ms),
+        metrics: Arc::clone(&state.metrics),
+    };
+    let router = listener::with_transport_security(api::router(state.clone()), &config.tls);
+    let http = tokio::spawn(listener.serve(router, stopped.clone()));
+    let certificates = tokio::spawn(Tls::watch(tls.clone(), stopped.clone()));
     let identity = tokio::spawn(auth.run(pool, stopped.clone()));
     let rounds = tokio::spawn(jobs.clone().run(stopped));
-    tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "listening");
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    tracing::info!(%address, scheme, version = env!("CARGO_PKG_VERSION"), "listening");
     let deadline = Duration::from_millis(config.shutdown_deadline_ms);
-    Ok(Server { address, state, jobs, stop, http, rounds, identity, deadline })
+    Ok(Server { address, state, jobs, tls, stop, http, certificates, rounds, identity, deadline })
 }
 
 impl Server {
     /// Takes no new requests, lets those in flight end until the deadline, and returns.
     pub async fn stop(self) {
         let _ = self.stop.send(true);
+        self.certificates.abort();
         let tasks = [self.http.abort_handle(), self.rounds.abort_handle(), self.identity.abort_handle()];
         let ended = tokio::time::timeout(self.deadline, async {
             let _ = self.http.await;

@@ -16,6 +16,7 @@ pub async fn run(arguments: Serve) -> anyhow::Result<()> {
     }
     telemetry::init_log(&config.log);
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let mut hangup = signal(SignalKind::hangup()).context("listen for SIGHUP")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
     let server = tokio::select! {
         server = server::start(&config) => server?,
@@ -25,9 +26,22 @@ pub async fn run(arguments: Serve) -> anyhow::Result<()> {
     if let Some(path) = &arguments.listen_file {
         write_whole(path, &server.address.to_string())?;
     }
-    tokio::select! {
-        _ = terminate.recv() => tracing::info!(signal = "SIGTERM", "stopping"),
-        _ = interrupt.recv() => tracing::info!(signal = "SIGINT", "stopping"),
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => {
+                tracing::info!(signal = "SIGTERM", "stopping");
+                break;
+            }
+            _ = interrupt.recv() => {
+                tracing::info!(signal = "SIGINT", "stopping");
+                break;
+            }
+            _ = hangup.recv() => {
+                if let Some(tls) = &server.tls {
+                    tls.reload();
+                }
+            }
+        }
     }
     server.stop().await;
     Ok(())

@@ -25,6 +25,9 @@ pub struct Overrides {
     /// File with the operators' token, instead of `auth.admin_token_file`
     #[arg(long, value_name = "FILE")]
     pub admin_token_file: Option<PathBuf>,
+    /// Serve HTTPS with a certificate of its own making, for a first try: `tls.self_signed`
+    #[arg(long)]
+    pub tls_self_signed: bool,
     /// Log level or directives, instead of `log.level`
     #[arg(long, value_name = "LEVEL")]
     pub log_level: Option<String>,
@@ -71,6 +74,9 @@ fn apply(flags: &Overrides, config: &mut Config) {
     }
     if let Some(path) = &flags.admin_token_file {
         config.auth.admin_token_file = Some(path.clone());
+    }
+    if flags.tls_self_signed {
+        config.tls.self_signed = true;
     }
     if let Some(level) = &flags.log_level {
         config.log.level.clone_from(level);

@@ -5,6 +5,7 @@
 
 mod limits;
 mod load;
+mod tls;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 pub use limits::{Limits, Rate, Redis};
 pub use load::{ENV_PREFIX, Overrides, load};
+pub use tls::Tls;
 
 /// Shortest admin token that is accepted: 24 characters of base64 are 144 bits.
 const MIN_ADMIN_TOKEN: usize = 24;
@@ -30,6 +32,7 @@ pub struct Config {
     pub listen: SocketAddr,
     /// How long requests in flight may go on after SIGTERM.
     pub shutdown_deadline_ms: u64,
+    pub tls: Tls,
     pub api: Api,
     pub database: Database,
     pub auth: Auth,
@@ -46,6 +49,8 @@ pub struct Config {
 pub struct Api {
     /// A request, its body included, ends after this long.
     pub request_timeout_ms: u64,
+    /// A connection that has not sent a request's whole head for so long is closed, an idle one too.
+    pub header_timeout_ms: u64,
     /// Questions in work at once, batches apart: fewer than the pool has connections.
     pub max_concurrent: usize,
     /// How long one waits for its turn before it is answered 503.
@@ -154,6 +159,7 @@ impl Default for Config {
         Self {
             listen: SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8080)),
             shutdown_deadline_ms: 20_000,
+            tls: Tls::default(),
             api: Api::default(),
             database: Database::default(),
             auth: Auth::default(),
@@ -170,6 +176,7 @@ impl Default for Api {
     fn default() -> Self {
         Self {
             request_timeout_ms: 60_000,
+            header_timeout_ms: 30_000,
             max_concurrent: 6,
             queue_timeout_ms: 1_000,
             cors_origins: Vec::new(),
@@ -247,10 +254,12 @@ impl Config {
         };
         within("shutdown_deadline_ms", self.shutdown_deadline_ms, 100, 600_000);
         within("api.request_timeout_ms", self.api.request_timeout_ms, 100, 600_000);
+        within("api.header_timeout_ms", self.api.header_timeout_ms, 100, 600_000);
         within("api.max_exports", self.api.max_exports as u64, 1, 100);
         within("api.max_concurrent", self.api.max_concurrent as u64, 1, 500);
         within("api.queue_timeout_ms", self.api.queue_timeout_ms, 0, 60_000);
         self.limits.validate(&mut within);
+        self.tls.within(&mut within);
         within("redis.timeout_ms", self.redis.timeout_ms, 1, 10_000);
         let database = &self.database;
         within("database.pool_size", u64::from(database.pool_size), 2, 500);
@@ -297,6 +306,7 @@ impl Config {
         let flows = ("retention.flows_days", retention.flows_days);
         at_least("retention.ledger_days", retention.ledger_days, flows.0, flows.1);
 
+        self.tls.validate(&mut broken);
         for origin in &self.api.cors_origins {
             let rest = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
             let plain = rest.is_some_and(|host| !host.is_empty() && !host.contains(['/', '*', ' ']));

@@ -24,6 +24,7 @@ pub struct Registered {
     pub request_errors: IntCounterVec,
     pub requests_in_flight: IntGauge,
     pub limits: Limiting,
+    pub tls: Tls,
     pub exports_in_flight: IntGauge,
     pub export_rows: IntCounter,
     /// class, operation
@@ -146,6 +147,37 @@ impl Limiting {
     }
 }
 
+/// The listener's TLS.
+#[derive(Debug)]
+pub struct Tls {
+    /// outcome: done, failed, timeout
+    pub handshakes: IntCounterVec,
+    /// outcome: done, failed
+    pub reloads: IntCounterVec,
+}
+
+impl Tls {
+    fn new(b: &Builder) -> Self {
+        let tls = Self {
+            handshakes: b.counters(
+                "weir_tls_handshakes_total",
+                "TLS handshakes by outcome: done, failed, timeout",
+                &["outcome"],
+            ),
+            reloads: b.counters(
+                "weir_tls_reloads_total",
+                "Times that certificate and key were read again: done, or failed (the old ones go on)",
+                &["outcome"],
+            ),
+        };
+        for outcome in ["done", "failed"] {
+            tls.handshakes.with_label_values(&[outcome]);
+            tls.reloads.with_label_values(&[outcome]);
+        }
+        tls
+    }
+}
+
 /// What batches told of their sensors' clocks.
 #[derive(Debug)]
 pub struct Clocks {
@@ -256,6 +288,7 @@ impl Registered {
             exports_in_flight: b.gauge("weir_exports_in_flight", "Exports being streamed"),
             export_rows: b.counter("weir_export_rows_total", "Flows written to exports"),
             limits: Limiting::new(&b),
+            tls: Tls::new(&b),
             query_seconds: b.histograms(
                 "weir_db_transaction_duration_seconds",
                 "Time a connection was held for one transaction, by query class and operation",

@@ -36,4 +36,5 @@ mod retention;
 mod sensor_removal;
 mod sessions;
 mod shutdown;
+mod tls;
 mod users;

@@ -91,12 +91,16 @@ impl<'a> Plane<'a> {
         }
     }
 
+    pub fn server(&self) -> &Server {
+        self.server.as_ref().expect("the server runs")
+    }
+
     pub fn state(&self) -> &AppState {
-        &self.server.as_ref().expect("the server runs").state
+        &self.server().state
     }
 
     pub fn jobs(&self) -> &Jobs {
-        &self.server.as_ref().expect("the server runs").jobs
+        &self.server().jobs
     }
 
     pub fn pool(&self) -> &Pool {
@@ -104,8 +108,9 @@ impl<'a> Plane<'a> {
     }
 
     pub fn url(&self, path: &str) -> String {
-        let address = self.server.as_ref().expect("the server runs").address;
-        format!("http://{address}{path}")
+        let Server { address, tls, .. } = self.server();
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{address}{path}")
     }
 
     /// Adds a sensor and gives its token.

@@ -1,0 +1,151 @@
+//! Connections: accepted, secured where there is a certificate, held to deadlines, and ended in order.
+//!
+//! Called by `server`, which gives it the router. What must stay true: a peer that says nothing, or says it
+//! slowly, holds a connection for a bounded time and nobody else up; when the server stops, requests in flight
+//! are answered and idle connections close.
+
+mod self_signed;
+mod tls;
+
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use axum::http::{HeaderValue, header};
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tower_http::set_header::SetResponseHeaderLayer;
+
+use crate::config;
+use crate::telemetry::Metrics;
+
+pub use tls::{Tls, TlsError};
+
+/// After an error that is not the peer's: no descriptor is free, most likely, and trying at once finds none.
+const BREATH: Duration = Duration::from_millis(500);
+
+/// Takes connections.
+pub struct Listener {
+    pub socket: TcpListener,
+    /// `None`: plain HTTP.
+    pub tls: Option<Tls>,
+    pub header_timeout: Duration,
+    pub metrics: Metrics,
+}
+
+/// Tells browsers to insist on HTTPS, where there is a certificate that they can check.
+pub fn with_transport_security(router: Router, settings: &config::Tls) -> Router {
+    if !settings.is_on() || settings.self_signed || settings.hsts_max_age_s == 0 {
+        return router;
+    }
+    let value = HeaderValue::try_from(format!("max-age={}", settings.hsts_max_age_s));
+    match value {
+        Ok(value) => {
+            router.layer(SetResponseHeaderLayer::overriding(header::STRICT_TRANSPORT_SECURITY, value))
+        }
+        Err(_) => router,
+    }
+}
+
+impl Listener {
+    /// Serves until `stop` changes or its sender is gone, and then until the last request is answered.
+    pub async fn serve(self, router: Router, mut stop: watch::Receiver<bool>) {
+        let mut connections = JoinSet::new();
+        let ending = stop.clone();
+        loop {
+            tokio::select! {
+                accepted = self.accept() => {
+                    let (stream, peer) = accepted;
+                    let (router, stop) = (router.clone(), ending.clone());
+                    let (timeout, metrics) = (self.header_timeout, Arc::clone(&self.metrics));
+                    let tls = self.tls.clone();
+                    connections.spawn(async move {
+                        let Some(tls) = tls else {
+                            return connection(stream, peer, router, timeout, stop).await;
+                        };
+                        if let Some(stream) = tls.secure(stream, &metrics).await {
+                            connection(stream, peer, router, timeout, stop).await;
+                        }
+                    });
+                }
+                Some(_) = connections.join_next() => {}
+                _ = stop.changed() => break,
+            }
+        }
+        drop(self.socket);
+        while connections.join_next().await.is_some() {}
+    }
+
+    /// The next connection.
+    async fn accept(&self) -> (TcpStream, SocketAddr) {
+        loop {
+            match self.socket.accept().await {
+                Ok((stream, peer)) => {
+                    // Answers are small and whole.
+                    let _ = stream.set_nodelay(true);
+                    return (stream, peer);
+                }
+                Err(error) if is_the_peers(&error) => {}
+                Err(error) => {
+                    tracing::error!(%error, "accept a connection");
+                    tokio::time::sleep(BREATH).await;
+                }
+            }
+        }
+    }
+}
+
+/// The peer gave up before we came to it.
+fn is_the_peers(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionRefused | ConnectionAborted | ConnectionReset)
+}
+
+/// Answers one connection's requests.
+async fn connection<S>(
+    stream: S,
+    peer: SocketAddr,
+    router: Router,
+    header_timeout: Duration,
+    mut stop: watch::Receiver<bool>,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(ConnectInfo(peer));
+        TowerToHyperService::new(router.clone()).call(request.map(Body::new))
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(header_timeout)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    let mut connection = pin!(connection);
+    let mut stopping = false;
+    loop {
+        tokio::select! {
+            ended = connection.as_mut() => {
+                if let Err(error) = ended {
+                    tracing::debug!(%peer, %error, "a connection ended early");
+                }
+                return;
+            }
+            _ = stop.changed(), if !stopping => {
+                stopping = true;
+                connection.as_mut().graceful_shutdown();
+            }
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! Certificate and key: read, changed while connections go on, and the handshake.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, SystemTime};
+
+use rustls::ServerConfig;
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use sha2::{Digest as _, Sha256};
+use tokio::net::TcpStream;
+use tokio::sync::{Semaphore, watch};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::self_signed::{self, Made};
+use crate::config::Config;
+use crate::telemetry::Metrics;
+
+/// Time between two looks at the files.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// Why there is no TLS.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    #[error("read tls.{key} {path}: {reason}", path = path.display())]
+    File { key: &'static str, path: PathBuf, reason: String },
+    #[error("tls.certificate {path} holds no certificate in PEM", path = .0.display())]
+    NoCertificate(PathBuf),
+    #[error("tls.key does not belong to tls.certificate, or is of a kind that is not supported: {0}")]
+    Pair(#[source] rustls::Error),
+    #[error("make a self-signed certificate: {0}")]
+    Make(#[from] rcgen::Error),
+    #[error("write {path} for tls.state_folder: {source}", path = path.display())]
+    Keep { path: PathBuf, source: std::io::Error },
+}
+
+/// The listener's TLS; cheap to clone, and all clones change together.
+#[derive(Clone)]
+pub struct Tls(Arc<Parts>);
+
+struct Parts {
+    source: Source,
+    current: RwLock<Current>,
+    places: Semaphore,
+    timeout: Duration,
+    metrics: Metrics,
+}
+
+#[derive(Clone)]
+struct Current {
+    config: Arc<ServerConfig>,
+    fingerprint: String,
+    /// Of the files that it was read from.
+    stamps: Vec<Option<Stamp>>,
+}
+
+/// What tells that a file is another one.
+type Stamp = (SystemTime, u64);
+
+enum Source {
+    Files { certificate: PathBuf, key: PathBuf },
+    Made(Made),
+}
+
+impl Tls {
+    /// Reads or makes the certificate; `None` where the listener speaks plain HTTP.
+    pub fn open(config: &Config, metrics: &Metrics) -> Result<Option<Self>, TlsError> {
+        let settings = &config.tls;
+        let source = match (&settings.certificate, &settings.key) {
+            (Some(certificate), Some(key)) => {
+                Source::Files { certificate: certificate.clone(), key: key.clone() }
+            }
+            _ if settings.self_signed => Source::Made(self_signed::make(settings, config.listen.ip())?),
+            _ => return Ok(None),
+        };
+        let current = source.read()?;
+        if settings.self_signed {
+            tracing::warn!(
+                fingerprint = current.fingerprint,
+                "the certificate is self-signed: whoever connects must know its SHA-256 fingerprint"
+            );
+        }
+        Ok(Some(Self(Arc::new(Parts {
+            source,
+            current: RwLock::new(current),
+            places: Semaphore::new(settings.max_handshakes),
+            timeout: settings.handshake_timeout(),
+            metrics: Arc::clone(metrics),
+        }))))
+    }
+
+    /// SHA-256 of the server's certificate, as hexadecimal digits.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        self.current().fingerprint
+    }
+
+    /// Reads certificate and key again; if they are not usable, the old ones go on. Whether they were.
+    pub fn reload(&self) -> bool {
+        let outcome = match self.0.source.read() {
+            Ok(new) => {
+                tracing::info!(fingerprint = new.fingerprint, "certificate and key were read again");
+                *self.0.current.write().unwrap_or_else(PoisonError::into_inner) = new;
+                "done"
+            }
+            Err(error) => {
+                tracing::error!(%error, "certificate and key stay as they were");
+                "failed"
+            }
+        };
+        self.0.metrics.tls.reloads.with_label_values(&[outcome]).inc();
+        outcome == "done"
+    }
+
+    /// Reads them again whenever the files change, until `stop` changes.
+    pub async fn watch(tls: Option<Self>, mut stop: watch::Receiver<bool>) {
+        let Some(tls) = tls else { return };
+        let mut seen = tls.current().stamps;
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+                _ = stop.changed() => return,
+            }
+            // Both are written one after the other: a look that falls between them fails, and the next one
+            // sees another change.
+            let now = tls.0.source.stamps();
+            if now != seen {
+                seen = now;
+                if seen != tls.current().stamps {
+                    tls.reload();
+                }
+            }
+        }
+    }
+
+    /// The handshake; `None` where it failed or took too long.
+    pub(super) async fn secure(&self, stream: TcpStream, metrics: &Metrics) -> Option<TlsStream<TcpStream>> {
+        let handshake = async {
+            // Who says nothing takes no place from those who do.
+            stream.readable().await?;
+            // Never closed.
+            let _place = self.0.places.acquire().await;
+            TlsAcceptor::from(self.current().config).accept(stream).await
+        };
+        let (outcome, stream) = match tokio::time::timeout(self.0.timeout, handshake).await {
+            Ok(Ok(stream)) => ("done", Some(stream)),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "a TLS handshake failed");
+                ("failed", None)
+            }
+            Err(_) => ("timeout", None),
+        };
+        metrics.tls.handshakes.with_label_values(&[outcome]).inc();
+        stream
+    }
+
+    fn current(&self) -> Current {
+        self.0.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Source {
+    fn read(&self) -> Result<Current, TlsError> {
+        // Before the files: a change during the read is seen as one later.
+        let stamps = self.stamps();
+        let (chain, key) = match self {
+            Self::Files { certificate, key } => (read_chain(certificate)?, read_key(key)?),
+            Self::Made(made) => (vec![made.certificate.clone()], made.key.clone_key()),
+        };
+        let fingerprint = chain.first().map(|certificate| fingerprint(certificate)).unwrap_or_default();
+        let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            // TLS 1.2 and 1.3: rustls knows nothing older.
+            .with_safe_default_protocol_versions()
+            .map_err(TlsError::Pair)?
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .map_err(TlsError::Pair)?;
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Current { config: Arc::new(config), fingerprint, stamps })
+    }
+
+    fn stamps(&self) -> Vec<Option<Stamp>> {
+        let stamp = |path: &PathBuf| {
+            let metadata = std::fs::metadata(path).ok()?;
+            Some((metadata.modified().ok()?, metadata.len()))
+        };
+        match self {
+            Self::Files { certificate, key } => [certificate, key].map(stamp).to_vec(),
+            Self::Made(_) => Vec::new(),
+        }
+    }
+}
+
+pub(super) fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let wrong = |error: rustls::pki_types::pem::Error| TlsError::File {
+        key: "certificate",
+        path: path.to_owned(),
+        reason: error.to_string(),
+    };
+    let chain: Vec<_> =
+        CertificateDer::pem_file_iter(path).map_err(wrong)?.collect::<Result<_, _>>().map_err(wrong)?;
+    if chain.is_empty() { Err(TlsError::NoCertificate(path.to_owned())) } else { Ok(chain) }
+}
+
+pub(super) fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    PrivateKeyDer::from_pem_file(path).map_err(|error| TlsError::File {
+        key: "key",
+        path: path.to_owned(),
+        reason: error.to_string(),
+    })
+}
+
+/// SHA-256 as hexadecimal digits.
+fn fingerprint(certificate: &[u8]) -> String {
+    use std::fmt::Write as _;
+    Sha256::digest(certificate).iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
