@@ -5,8 +5,9 @@
 //!                                        ^-- jobs (partitions, retention)
 //! ```
 //!
-//! [`expression`] is the language in which operators choose flows. [`api`] speaks HTTP and knows no SQL, [`store`] speaks SQL and knows no HTTP; [`ingest`] is the write
-//! path between them. [`listener`] takes the connections; [`server`] puts the parts together.
+//! [`expression`] is the language in which operators choose flows. [`api`] speaks HTTP and knows no SQL,
+//! [`store`] speaks SQL and knows no HTTP; [`ingest`] is the write path between them, [`stream`] tells what
+//! happened to whoever follows it. [`listener`] takes the connections; [`server`] puts the parts together.
 #![forbid(unsafe_code)]
 
 pub mod api;
@@ -19,4 +20,5 @@ pub mod limits;
 pub mod listener;
 pub mod server;
 pub mod store;
+pub mod stream;
 pub mod telemetry;

@@ -18,6 +18,7 @@ use crate::limits::Limits;
 use crate::listener::{self, Listener, Tls};
 use crate::store::partitions::Known;
 use crate::store::{Pool, migrations, users};
+use crate::stream::Stream;
 use crate::telemetry::{Metrics, Registered};
 
 /// A server that takes requests.
@@ -34,6 +35,7 @@ pub struct Server {
     certificates: JoinHandle<()>,
     rounds: JoinHandle<()>,
     identity: JoinHandle<()>,
+    live: JoinHandle<()>,
     deadline: Duration,
 }
 
@@ -78,6 +80,7 @@ pub async fn start(config: &Config) -> anyhow::Result<Server> {
              `weir-control-plane user add NAME --role admin` makes the first admin"
         );
     }
+    let stream = Stream::new(pool.clone(), Arc::clone(&metrics));
     let state = AppState {
         pool: pool.clone(),
         auth: auth.clone(),
@@ -86,6 +89,7 @@ pub async fn start(config: &Config) -> anyhow::Result<Server> {
             known,
             config.ingest.clone(),
             Arc::clone(&retention),
+            stream.clone(),
             Arc::clone(&metrics),
         ),
         limits: Limits::new(config, Arc::clone(&metrics))?,
@@ -117,11 +121,12 @@ pub async fn start(config: &Config) -> anyhow::Result<Server> {
     let http = tokio::spawn(listener.serve(router, stopped.clone()));
     let certificates = tokio::spawn(Tls::watch(tls.clone(), stopped.clone()));
     let identity = tokio::spawn(auth.run(pool, stopped.clone()));
+    let live = tokio::spawn(stream.run(stopped.clone()));
     let rounds = tokio::spawn(jobs.clone().run(stopped));
     let scheme = if tls.is_some() { "https" } else { "http" };
     tracing::info!(%address, scheme, version = env!("CARGO_PKG_VERSION"), "listening");
     let deadline = Duration::from_millis(config.shutdown_deadline_ms);
-    Ok(Server { address, state, jobs, tls, stop, http, certificates, rounds, identity, deadline })
+    Ok(Server { address, state, jobs, tls, stop, http, certificates, rounds, identity, live, deadline })
 }
 
 impl Server {
@@ -129,11 +134,12 @@ impl Server {
     pub async fn stop(self) {
         let _ = self.stop.send(true);
         self.certificates.abort();
-        let tasks = [self.http.abort_handle(), self.rounds.abort_handle(), self.identity.abort_handle()];
+        let tasks = [&self.http, &self.rounds, &self.identity, &self.live].map(JoinHandle::abort_handle);
         let ended = tokio::time::timeout(self.deadline, async {
             let _ = self.http.await;
             let _ = self.rounds.await;
             let _ = self.identity.await;
+            let _ = self.live.await;
         });
         if ended.await.is_err() {
             tracing::warn!("requests were cut off: shutdown_deadline_ms is over");

@@ -134,6 +134,9 @@ pub struct Retention {
     pub rollup_1h_days: u32,
     /// Batch keys and kernel totals. A batch that comes again after this long is `expired` by its age.
     pub ledger_days: u32,
+    /// Events that can be read again: for so long, and no more than so many.
+    pub events_days: u32,
+    pub events_max: u64,
     /// Time between two runs of the maintenance job.
     pub interval_s: u64,
 }
@@ -233,7 +236,15 @@ impl Default for Ingest {
 
 impl Default for Retention {
     fn default() -> Self {
-        Self { flows_days: 30, rollup_1m_days: 90, rollup_1h_days: 730, ledger_days: 400, interval_s: 60 }
+        Self {
+            flows_days: 30,
+            rollup_1m_days: 90,
+            rollup_1h_days: 730,
+            ledger_days: 400,
+            events_days: 7,
+            events_max: 5_000_000,
+            interval_s: 60,
+        }
     }
 }
 
@@ -290,6 +301,8 @@ impl Config {
         within("retention.rollup_1h_days", u64::from(retention.rollup_1h_days), 1, 36_600);
         within("retention.ledger_days", u64::from(retention.ledger_days), 1, 36_600);
         within("retention.interval_s", retention.interval_s, 1, 86_400);
+        within("retention.events_days", u64::from(retention.events_days), 1, 3_660);
+        within("retention.events_max", retention.events_max, 1_000, 1_000_000_000);
 
         let mut at_least = |key: &str, value: u32, other_key: &str, other: u32| {
             if value < other {

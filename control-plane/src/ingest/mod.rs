@@ -21,6 +21,7 @@ use crate::config;
 use crate::store::batches::{self, Clock, Stored};
 use crate::store::partitions::{self, Known};
 use crate::store::{Pool, StoreError, sensors};
+use crate::stream::Stream;
 use crate::telemetry::Metrics;
 
 pub use admission::{Admission, Busy, Permit, Place};
@@ -72,6 +73,7 @@ pub struct Ingest {
     known: Known,
     settings: Arc<config::Ingest>,
     retention: Arc<config::Retention>,
+    stream: Stream,
     metrics: Metrics,
 }
 
@@ -82,9 +84,10 @@ impl Ingest {
         known: Known,
         settings: config::Ingest,
         retention: Arc<config::Retention>,
+        stream: Stream,
         metrics: Metrics,
     ) -> Self {
-        Self { pool, known, settings: Arc::new(settings), retention, metrics }
+        Self { pool, known, settings: Arc::new(settings), retention, stream, metrics }
     }
 
     /// Stores a batch of an authenticated sensor. The permit is held until it is done with.
@@ -138,6 +141,7 @@ impl Ingest {
             Stored::Gone => Err(IngestError::Gone),
             Stored::Duplicate(reason) => Ok(Accepted { duplicate: true, kept: kept(reason), records }),
             Stored::New => {
+                self.stream.wake();
                 self.count_new(&batch, clock);
                 Ok(Accepted { duplicate: false, kept: kept(batch.dropped.map(|it| it.reason)), records })
             }

@@ -14,7 +14,7 @@ use crate::config::Retention;
 use crate::store::compaction;
 use crate::store::maintenance::{self, Turn};
 use crate::store::partitions::{self, Known, Parent, Partition};
-use crate::store::{Pool, StoreError, erasure, sensors};
+use crate::store::{Pool, StoreError, erasure, events, sensors};
 use crate::telemetry::Metrics;
 
 /// Partitions made ahead, so that midnight meets one that is there even if this job is late.
@@ -64,6 +64,7 @@ impl Jobs {
             self.make_ahead(now).await,
             self.drop_expired(now).await,
             self.forget_keys(now).await,
+            self.forget_events(now).await,
             self.erase().await,
             self.compact(now).await,
             self.summarize(now).await,
@@ -124,10 +125,19 @@ impl Jobs {
         Ok(())
     }
 
+    async fn forget_events(&self, now: Timestamp) -> Result<(), StoreError> {
+        let before = days_before(now, self.retention.events_days);
+        let pruned = events::prune(&self.pool, before, self.retention.events_max).await?;
+        if pruned > 0 {
+            tracing::info!(events = pruned, "events deleted: past their retention");
+        }
+        Ok(())
+    }
+
     /// What is left of sensors that were deleted.
     async fn erase(&self) -> Result<(), StoreError> {
         for sensor_id in erasure::pending(&self.pool).await? {
-            let erasure::Receipt { flows, rollup_rows, batches, point_totals } =
+            let erasure::Receipt { flows, rollup_rows, batches, point_totals, events } =
                 erasure::erase(&self.pool, sensor_id).await?;
             tracing::info!(
                 sensor_id,
@@ -135,6 +145,7 @@ impl Jobs {
                 rollup_rows,
                 batches,
                 point_totals,
+                events,
                 "a deleted sensor is erased"
             );
             self.metrics.sensors_erased.inc();

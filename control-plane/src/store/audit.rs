@@ -3,9 +3,10 @@
 
 use std::time::SystemTime;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio_postgres::Row;
 
+use super::events::{self, NewEvent, Topic};
 use super::{Class, Isolation, Lease, Pool, StoreError};
 
 /// Who makes a change, and from where. Names are kept as text: the row outlives its actor.
@@ -69,15 +70,16 @@ pub struct Filter {
     pub to: Option<SystemTime>,
 }
 
-/// Writes a row in the caller's transaction.
+/// Writes a row in the caller's transaction, and an event that tells of it without what changed.
 pub async fn record(lease: &Lease<'_>, author: &Author, change: &Change) -> Result<(), StoreError> {
     let (before, after) = (text(change.before.as_ref()), text(change.after.as_ref()));
-    lease
+    let row = lease
         .client()
-        .execute(
+        .query_one(
             "INSERT INTO audit (actor_kind, actor_id, actor_name, action, subject_kind, subject_id,
                                 subject_name, before, after, address, request_id)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8::text::jsonb, $9::text::jsonb, $10, $11)",
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8::text::jsonb, $9::text::jsonb, $10, $11)
+             RETURNING audit_id",
             &[
                 &author.kind,
                 &author.id,
@@ -93,7 +95,17 @@ pub async fn record(lease: &Lease<'_>, author: &Author, change: &Change) -> Resu
             ],
         )
         .await?;
-    Ok(())
+    let body = json!({
+        "audit_id": row.get::<_, i64>(0),
+        "actor_kind": author.kind,
+        "actor_id": author.id,
+        "actor": author.name,
+        "subject_kind": change.subject_kind,
+        "subject_id": change.subject_id,
+        "subject": change.subject_name,
+    });
+    let event = NewEvent { topic: Topic::Audit, kind: change.action, sensor_id: None, body };
+    events::append(lease, &event).await
 }
 
 /// Writes a row about what changed nothing else, such as a lock-out.

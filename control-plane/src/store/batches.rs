@@ -1,7 +1,7 @@
 //! The transaction that stores a batch: all of it, once, or nothing.
 //!
 //! In this order: the sensor's lock, the batch's key (a repeat ends here), its observation points, its rows,
-//! the kernel's totals, the rollups, the sensor's status. Rows that several batches write are locked last and in key
+//! the kernel's totals, the rollups, the sensor's status, the event. Rows that several batches write are locked last and in key
 //! order, so locks are short and cannot form a circle.
 
 use std::future::Future;
@@ -9,8 +9,10 @@ use std::pin::pin;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::SinkExt as _;
+use serde_json::json;
 use tokio_postgres::types::ToSql;
 
+use super::events::{self, NewEvent, Topic};
 use super::partitions::{Parent, Partition};
 use super::{Class, Isolation, Lease, Pool, StoreError, copy, rollups, sensors};
 use crate::ingest::rollup::Row;
@@ -86,7 +88,35 @@ async fn steps(
     insert_totals(lease, sensor_id, &point_ids, batch).await?;
     rollups::add(lease, sensor_id, batch.window_start_us(), &rollup.await?).await?;
     update_status(lease, sensor_id, batch, clock).await?;
+    events::append_quietly(lease, &event(sensor_id, batch)).await?;
     Ok(Stored::New)
+}
+
+/// What followers learn of a batch: that it is there, or what was lost of it.
+fn event(sensor_id: i32, batch: &Batch) -> NewEvent {
+    let time = |ns: i64| {
+        let at = Timestamp::from_nanosecond(i128::from(ns));
+        at.map_or_else(|_| ns.to_string(), |at| format!("{at:.9}"))
+    };
+    let mut body = json!({
+        "generation": batch.generation,
+        "epoch": batch.epoch,
+        "part": batch.part,
+        "parts": batch.parts,
+        "window_start": time(batch.base_ns()),
+        "window_end": time(batch.ended_ns()),
+    });
+    let (topic, kind, counts) = match &batch.dropped {
+        None => (Topic::Flows, "flows.stored", [batch.flows.len() as i64, batch.packets, batch.octets]),
+        Some(dropped) => {
+            body["reason"] = dropped.reason.name().into();
+            (Topic::Ledger, "ledger.dropped", [dropped.records, dropped.packets, dropped.octets])
+        }
+    };
+    for (name, count) in ["flows", "packets", "octets"].into_iter().zip(counts) {
+        body[name] = count.into();
+    }
+    NewEvent { topic, kind, sensor_id: Some(sensor_id), body }
 }
 
 /// Claims the key. A concurrent transaction with the same key makes this one wait for its end.

@@ -17,6 +17,7 @@ pub struct Receipt {
     pub rollup_rows: i64,
     pub batches: i64,
     pub point_totals: i64,
+    pub events: i64,
 }
 
 /// Sensors that were deleted and of which something is left.
@@ -43,6 +44,15 @@ pub async fn erase(pool: &Pool, sensor_id: i32) -> Result<Receipt, StoreError> {
     let batches = "DELETE FROM batch WHERE ctid = ANY (ARRAY(
                        SELECT ctid FROM batch WHERE sensor_id = $1 LIMIT $2))";
     erase_chunks(pool, sensor_id, batches, "erased_batches").await?;
+    // Those without a cursor first: they may get one meanwhile, and are found with it.
+    let pending = "DELETE FROM event_pending WHERE ctid = ANY (ARRAY(
+                       SELECT ctid FROM event_pending WHERE sensor_id = $1 LIMIT $2))";
+    erase_chunks(pool, sensor_id, pending, "erased_events").await?;
+    // Their place stays, so that no reader takes what is gone for what got lost.
+    let events = "UPDATE event SET kind = 'erased', sensor_id = NULL, body = '{}'
+                  WHERE cursor = ANY (ARRAY(
+                      SELECT cursor FROM event WHERE sensor_id = $1 ORDER BY cursor LIMIT $2))";
+    erase_chunks(pool, sensor_id, events, "erased_events").await?;
     finish(pool, sensor_id).await
 }
 
@@ -109,10 +119,10 @@ async fn finish(pool: &Pool, sensor_id: i32) -> Result<Receipt, StoreError> {
                          DELETE FROM sensor WHERE sensor_id = $1 AND deleted_at IS NOT NULL RETURNING *
                      )
                      INSERT INTO sensor_gone (sensor_id, name, token_sha256, deleted_at,
-                                              flows, rollup_rows, batches, point_totals)
-                     SELECT sensor_id, name, token_sha256, deleted_at,
-                            erased_flows, erased_rollup_rows, erased_batches, erased_point_totals FROM gone
-                     RETURNING flows, rollup_rows, batches, point_totals",
+                                              flows, rollup_rows, batches, point_totals, events)
+                     SELECT sensor_id, name, token_sha256, deleted_at, erased_flows, erased_rollup_rows,
+                            erased_batches, erased_point_totals, erased_events FROM gone
+                     RETURNING flows, rollup_rows, batches, point_totals, events",
                     &[&sensor_id],
                 )
                 .await?)
@@ -121,5 +131,11 @@ async fn finish(pool: &Pool, sensor_id: i32) -> Result<Receipt, StoreError> {
         lease.finish(result).await
     };
     let row = pool.within(Class::Maintenance, work).await?;
-    Ok(Receipt { flows: row.get(0), rollup_rows: row.get(1), batches: row.get(2), point_totals: row.get(3) })
+    Ok(Receipt {
+        flows: row.get(0),
+        rollup_rows: row.get(1),
+        batches: row.get(2),
+        point_totals: row.get(3),
+        events: row.get(4),
+    })
 }

@@ -38,6 +38,7 @@ pub const MIGRATIONS: &[Migration] = &[
     migration!(4, "0004", "rollups"),
     migration!(10, "0010", "losses"),
     migration!(30, "0030", "identity"),
+    migration!(50, "0050", "events"),
 ];
 
 /// Advisory lock of whoever changes the schema: "weir" in ASCII, then 1.

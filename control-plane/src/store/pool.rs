@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use bb8::{ManageConnection, PooledConnection, QueueStrategy, RunError};
 use secrecy::{ExposeSecret as _, SecretString};
-use tokio_postgres::{CancelToken, Client, NoTls};
+use tokio_postgres::tls::NoTlsStream;
+use tokio_postgres::{CancelToken, Client, NoTls, Socket};
 
 use super::StoreError;
 use super::statement::{Prepared, Session};
@@ -74,6 +75,7 @@ pub enum Isolation {
 #[derive(Clone)]
 pub struct Pool {
     inner: bb8::Pool<Manager>,
+    config: tokio_postgres::Config,
     timeouts: StatementTimeouts,
     /// A statement that takes this long is told of.
     slow: Duration,
@@ -121,9 +123,10 @@ impl Pool {
             // The warmest connection first: its statements are prepared and its caches filled.
             .queue_strategy(QueueStrategy::Lifo)
             .error_sink(Box::new(Sink { metrics: metrics.clone() }))
-            .build_unchecked(Manager { config });
+            .build_unchecked(Manager { config: config.clone() });
         Ok(Self {
             inner,
+            config,
             timeouts: settings.statement_timeouts_ms,
             slow: Duration::from_millis(settings.slow_statement_ms),
             max: settings.pool_size,
@@ -189,6 +192,15 @@ impl Pool {
             self.metrics.database_errors.with_label_values(&[error.kind()]).inc();
         }
         result
+    }
+
+    /// A connection of its own, beside the pool, for what is not asked but told.
+    pub(super) async fn aside(
+        &self,
+    ) -> Result<(Client, tokio_postgres::Connection<Socket, NoTlsStream>), StoreError> {
+        let mut config = self.config.clone();
+        config.application_name("weir-control-plane listener");
+        Ok(config.connect(NoTls).await?)
     }
 
     #[must_use]

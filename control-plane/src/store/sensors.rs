@@ -3,10 +3,12 @@
 use std::time::SystemTime;
 
 use jiff::Timestamp;
+use serde_json::json;
 use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 
 use super::audit::{self, Author, Change};
+use super::events::{self, NewEvent, Topic};
 use super::reference::{self, Reference};
 use super::{Class, Isolation, Lease, Pool, StoreError};
 use crate::ingest::Spool;
@@ -124,7 +126,7 @@ pub async fn add(pool: &Pool, author: &Author, name: &str, token_sha256: &[u8]) 
                 )
                 .await?;
             let sensor_id: i32 = row.get(0);
-            audit::record(&lease, author, &change("sensor.create", sensor_id, name)).await?;
+            tell(&lease, author, "sensor.create", sensor_id, name).await?;
             Ok(sensor_id)
         }
         .await;
@@ -182,13 +184,27 @@ async fn end(
             client.execute(EXCLUSIVE_LOCK, &[&LOCK_CLASS, &sensor_id]).await?;
             let Some(row) = client.query_opt(sql, &[&sensor_id]).await? else { return Ok(None) };
             let name: String = row.get(1);
-            audit::record(&lease, author, &change(names.1, sensor_id, &name)).await?;
+            tell(&lease, author, names.1, sensor_id, &name).await?;
             Ok(Some((sensor_id, name)))
         }
         .await;
         lease.finish(result).await
     };
     pool.within(Class::Admin, work).await
+}
+
+/// The audit log, and whoever follows sensors.
+async fn tell(
+    lease: &Lease<'_>,
+    author: &Author,
+    action: &'static str,
+    sensor_id: i32,
+    name: &str,
+) -> Result<(), StoreError> {
+    audit::record(lease, author, &change(action, sensor_id, name)).await?;
+    let body = json!({ "name": name });
+    let event = NewEvent { topic: Topic::Sensors, kind: action, sensor_id: Some(sensor_id), body };
+    events::append(lease, &event).await
 }
 
 fn change(action: &'static str, sensor_id: i32, name: &str) -> Change {

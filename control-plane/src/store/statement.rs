@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Buf;
 use tokio_postgres::types::{BorrowToSql, ToSql, Type};
-use tokio_postgres::{Client, CopyInSink, Error, Row, RowStream, Statement, ToStatement};
+use tokio_postgres::{Client, CopyInSink, Error, Row, RowStream, SimpleQueryMessage, Statement, ToStatement};
 
 use crate::telemetry::Metrics;
 
@@ -123,6 +123,12 @@ impl Session<'_> {
     pub async fn batch_execute(self, sql: &str) -> Result<(), Error> {
         let _watch = self.watch(sql);
         self.client.batch_execute(sql).await
+    }
+
+    /// Statements in one message, which are one transaction where none is open.
+    pub async fn simple_query(self, sql: &str) -> Result<Vec<SimpleQueryMessage>, Error> {
+        let _watch = self.watch(sql);
+        self.client.simple_query(sql).await
     }
 
     /// Until the first row is on its way: how long a stream takes is up to who reads it.

@@ -25,6 +25,7 @@ pub struct Registered {
     pub requests_in_flight: IntGauge,
     pub limits: Limiting,
     pub tls: Tls,
+    pub stream: Streaming,
     pub exports_in_flight: IntGauge,
     pub export_rows: IntCounter,
     /// class, operation
@@ -178,6 +179,26 @@ impl Tls {
     }
 }
 
+/// Events on their way to whoever follows them.
+#[derive(Debug)]
+pub struct Streaming {
+    pub listening: IntGauge,
+    pub published: IntCounter,
+}
+
+impl Streaming {
+    fn new(b: &Builder) -> Self {
+        Self {
+            listening: b.gauge(
+                "weir_event_listener_up",
+                "Whether Postgres can tell this instance of new events; without that it looks every second",
+            ),
+            published: b
+                .counter("weir_events_published_total", "Events that this instance gave their cursors"),
+        }
+    }
+}
+
 /// What batches told of their sensors' clocks.
 #[derive(Debug)]
 pub struct Clocks {
@@ -289,6 +310,7 @@ impl Registered {
             export_rows: b.counter("weir_export_rows_total", "Flows written to exports"),
             limits: Limiting::new(&b),
             tls: Tls::new(&b),
+            stream: Streaming::new(&b),
             query_seconds: b.histograms(
                 "weir_db_transaction_duration_seconds",
                 "Time a connection was held for one transaction, by query class and operation",

@@ -3,8 +3,16 @@
 use crate::support::{Plane, batch, mixed_flows, recent_minute_ns};
 
 /// Every table that the transaction writes, in order. The failure strikes as its step writes.
-const STEPS: &[&str] =
-    &["batch", "observation_point", "FLOW", "point_total", "rollup_1m", "rollup_1h", "sensor_status"];
+const STEPS: &[&str] = &[
+    "batch",
+    "observation_point",
+    "FLOW",
+    "point_total",
+    "rollup_1m",
+    "rollup_1h",
+    "sensor_status",
+    "event_pending",
+];
 
 /// Makes the next writes of a table fail by running `body`.
 fn arm(plane: &Plane<'_>, table: &str, body: &str) {

@@ -13,6 +13,7 @@ mod audit;
 mod command_line;
 mod database_away;
 mod errors;
+mod events;
 mod flows_export;
 mod flows_filter;
 mod flows_list;
