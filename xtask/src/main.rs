@@ -4,6 +4,7 @@
 //! fresh clone.
 #![forbid(unsafe_code)]
 
+mod api_fuzz;
 mod audit;
 mod bench;
 mod build;
@@ -38,6 +39,8 @@ enum Task {
     Bench(bench::Args),
     Kernels(kernels::Args),
     Fuzz(fuzz::Args),
+    #[command(name = "apifuzz")]
+    ApiFuzz(api_fuzz::Args),
     Demo(demo::Args),
     Audit(audit::Args),
     GenerateCapture(sample::Args),
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Task::Bench(args) => bench::run(&args),
         Task::Kernels(args) => kernels::run(&args),
         Task::Fuzz(args) => fuzz::run(&args),
+        Task::ApiFuzz(args) => api_fuzz::run(&args),
         Task::Demo(args) => demo::run(&args),
         Task::Audit(args) => audit::run(&args),
         Task::GenerateCapture(args) => sample::run(&args),

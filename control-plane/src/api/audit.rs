@@ -51,7 +51,7 @@ impl FromParams for AuditParams {
     fn read(params: &mut Params) -> Self {
         let mut text = |name: &str| {
             params.parsed(name, "a short text", |text| {
-                let plain = text.len() <= MAX_TEXT && !text.chars().any(char::is_control);
+                let plain = text.chars().count() <= MAX_TEXT && !text.chars().any(char::is_control);
                 (plain && !text.is_empty()).then(|| text.to_owned())
             })
         };
@@ -181,7 +181,7 @@ pub async fn list(
     path = "/api/v1/audit/export",
     tag = "audit",
     params(AuditParams),
-    responses((status = 200, body = String, content_type = "application/x-ndjson", description = "A row a line, each as in the list"))
+    responses((status = 200, body = AuditEntry, content_type = "application/x-ndjson", description = "A row a line, each as in the list"))
 )]
 pub async fn export(
     State(state): State<AppState>,

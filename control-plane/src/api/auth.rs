@@ -50,8 +50,9 @@ pub struct Refresh {
 pub struct FirstAdmin {
     #[schema(value_type = String, format = Password)]
     pub setup_token: SecretString,
+    #[schema(max_length = 63, pattern = "^([A-Za-z][A-Za-z0-9._@-]*|[0-9]+[A-Za-z._@-][A-Za-z0-9._@-]*)$")]
     pub name: String,
-    #[schema(value_type = String, format = Password)]
+    #[schema(value_type = String, format = Password, min_length = 12, max_length = 256)]
     pub password: SecretString,
 }
 
@@ -65,7 +66,7 @@ pub struct NewPassword {
     #[schema(value_type = String, format = Password)]
     pub current_password: SecretString,
     /// 12 characters or more, not the name, not a few characters repeated
-    #[schema(value_type = String, format = Password)]
+    #[schema(value_type = String, format = Password, min_length = 12, max_length = 256)]
     pub new_password: SecretString,
 }
 

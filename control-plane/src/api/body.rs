@@ -41,6 +41,11 @@ impl<T: DeserializeOwned> FromRequest<AppState> for Body<T> {
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    // serde reads a struct from an array of its fields, too; the document promises objects.
+    let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
+    if first.is_some_and(|first| *first != b'{') {
+        return Err(ApiError::parameter("body", "is not a JSON object"));
+    }
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let field = error.path().to_string();
@@ -77,7 +82,9 @@ mod tests {
         assert_eq!(parse::<Sample>(br#"{"name":"a"}"#).expect("valid").name, "a");
         assert_eq!(fault(r#"{"name":1}"#).field, "name");
         assert_eq!(fault(r#"{"name":"a","nane":1}"#).field, "nane");
-        assert_eq!(fault("[1,2").field, "[0]");
+        for no_object in [r#"["a",null]"#, "[1,2", "null", "7", r#""a""#] {
+            assert_eq!(fault(no_object).message, "is not a JSON object", "{no_object}");
+        }
         assert_eq!(fault("").field, "body");
         assert_eq!(fault(r#"{"name":"a"} x"#).field, "body");
         let secret = fault(r#"{"name":"a","password":123454321}"#);

@@ -5,7 +5,6 @@ use axum::extract::State;
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
-use super::error::Problem;
 use super::params::{FromParams, Params, Query};
 use super::{ApiError, AppState};
 use crate::expression::{self, Field};
@@ -82,17 +81,9 @@ pub struct Candidate {
     get,
     path = "/api/v1/flows/filter",
     tag = "flows",
-    security(("admin_token" = [])),
     params(CompletionParams),
     responses(
         (status = 200, body = Completion, description = "Candidates, maybe none"),
-        (status = 400, body = Problem, content_type = "application/problem+json", description = "A parameter is not valid"),
-        (status = 401, body = Problem, content_type = "application/problem+json", description = "No operator's token"),
-        (status = 408, body = Problem, content_type = "application/problem+json", description = "The request took too long"),
-        (status = 414, body = Problem, content_type = "application/problem+json", description = "The URL is too long"),
-        (status = 500, body = Problem, content_type = "application/problem+json", description = "The server failed"),
-        (status = 503, body = Problem, content_type = "application/problem+json", description = "The database is unavailable"),
-        (status = 504, body = Problem, content_type = "application/problem+json", description = "The database took too long"),
     )
 )]
 pub async fn complete(

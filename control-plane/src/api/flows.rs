@@ -5,7 +5,6 @@ use axum::extract::State;
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
-use super::error::Problem;
 use super::params::{FromParams, Params, Query};
 use super::render::{self, Point};
 use super::window::FilterParams;
@@ -158,17 +157,9 @@ impl From<flows::Flow> for Flow {
     get,
     path = "/api/v1/flows",
     tag = "flows",
-    security(("admin_token" = [])),
     params(FilterParams, PageParams),
     responses(
         (status = 200, body = Page, description = "A page, maybe empty"),
-        (status = 400, body = Problem, content_type = "application/problem+json", description = "A parameter is not valid"),
-        (status = 401, body = Problem, content_type = "application/problem+json", description = "No operator's token"),
-        (status = 408, body = Problem, content_type = "application/problem+json", description = "The request took too long"),
-        (status = 414, body = Problem, content_type = "application/problem+json", description = "The URL is too long"),
-        (status = 500, body = Problem, content_type = "application/problem+json", description = "The server failed"),
-        (status = 503, body = Problem, content_type = "application/problem+json", description = "The database is unavailable"),
-        (status = 504, body = Problem, content_type = "application/problem+json", description = "The database took too long"),
     )
 )]
 pub async fn list(

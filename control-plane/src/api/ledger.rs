@@ -178,18 +178,10 @@ impl From<&ledger::Totals> for Totals {
     get,
     path = "/api/v1/sensors/{id}/ledger",
     tag = "sensors",
-    security(("admin_token" = [])),
     params(("id" = String, Path, description = "Sensor's id or name", example = "edge-1"), LedgerParams),
     responses(
         (status = 200, body = Ledger, description = "The ledger; zeros where nothing came"),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "No such sensor"),
-        (status = 400, body = Problem, content_type = "application/problem+json", description = "A parameter is not valid"),
-        (status = 401, body = Problem, content_type = "application/problem+json", description = "No operator's token"),
-        (status = 408, body = Problem, content_type = "application/problem+json", description = "The request took too long"),
-        (status = 414, body = Problem, content_type = "application/problem+json", description = "The URL is too long"),
-        (status = 500, body = Problem, content_type = "application/problem+json", description = "The server failed"),
-        (status = 503, body = Problem, content_type = "application/problem+json", description = "The database is unavailable"),
-        (status = 504, body = Problem, content_type = "application/problem+json", description = "The database took too long"),
     )
 )]
 pub async fn ledger(

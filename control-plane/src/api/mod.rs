@@ -29,6 +29,7 @@ mod request;
 mod routes;
 mod sensors;
 mod sessions;
+mod shapes;
 mod table;
 mod timeseries;
 mod tokens;

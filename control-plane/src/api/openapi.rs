@@ -2,7 +2,7 @@
 
 use utoipa::OpenApi as _;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
-use utoipa::openapi::{ContentBuilder, Info, OpenApi, Ref, ResponseBuilder};
+use utoipa::openapi::{Info, OpenApi};
 
 use super::routes::{ADMIN_TOKEN, MACHINE, SENSOR, SESSION};
 
@@ -44,27 +44,5 @@ pub fn document() -> OpenApi {
     bearer(MACHINE, "A machine's token of `/api/v1/tokens`, with the scope that the route names");
     bearer(ADMIN_TOKEN, "The token of the file `auth.admin_token_file`, for set-up and recovery");
     bearer(SENSOR, "A sensor's token, made by `weir-control-plane sensor add NAME`");
-    limited(&mut document);
     document
-}
-
-/// What the limits may answer on every route that asks who calls.
-fn limited(document: &mut OpenApi) {
-    for item in document.paths.paths.values_mut() {
-        let methods = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch];
-        for operation in methods.into_iter().flatten().filter(|operation| operation.security.is_some()) {
-            for (status, words) in [
-                ("429", "Over the caller's limit; `Retry-After` and `RateLimit` say until when"),
-                ("431", "More or longer headers than are read"),
-                ("503", "The server is busy, or the database is unavailable"),
-            ] {
-                operation.responses.responses.entry(status.to_owned()).or_insert_with(|| {
-                    let schema = Ref::from_schema_name("Problem");
-                    let content = ContentBuilder::new().schema(Some(schema)).build();
-                    let response = ResponseBuilder::new().description(words);
-                    response.content("application/problem+json", content).build().into()
-                });
-            }
-        }
-    }
 }

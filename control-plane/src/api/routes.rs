@@ -12,8 +12,8 @@ use utoipa::openapi::security::SecurityRequirement;
 use utoipa::openapi::{ContentBuilder, OpenApi, Ref, RefOr, Response, ResponseBuilder};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 
-use super::AppState;
 use super::access::{self, Access};
+use super::{AppState, shapes};
 
 /// Names of the security schemes in the document.
 pub const SESSION: &str = "access_token";
@@ -72,28 +72,32 @@ fn describe(access: Access, paths: &mut Paths) {
                 let text = operation.description.take().unwrap_or_default();
                 operation.description = Some(format!("{text}\n\n{words}").trim().to_owned());
             }
-            if path.starts_with("/api/") {
-                answers(access, operation);
-            }
+            shapes::complete(path, operation);
+            answers(access, path.starts_with("/api/"), operation);
         }
     }
 }
 
-fn answers(access: Access, operation: &mut Operation) {
+/// What any request may be answered, and what those of the API may be.
+fn answers(access: Access, of_the_api: bool, operation: &mut Operation) {
     let mut usual = vec![
-        ("400", "A parameter or the body is not valid"),
         ("408", "The request took too long"),
         ("414", "The URL is too long"),
+        ("431", "More or longer headers than are read"),
         ("500", "The server failed"),
-        ("503", "The database is unavailable, or the server is busy"),
-        ("504", "The database took too long"),
     ];
+    if of_the_api {
+        usual.extend([
+            ("400", "A parameter or the body is not valid"),
+            ("429", "Over the caller's limit; `Retry-After` and `RateLimit` say until when"),
+            ("503", "The server is busy, or the database is unavailable"),
+            ("504", "The database took too long"),
+        ]);
+    }
     if operation.request_body.is_some() {
         usual.extend([("413", "The body is too large"), ("415", "The body has another type")]);
     }
-    if access == Access::Open {
-        usual.push(("429", "Too many requests from this address"));
-    } else {
+    if access != Access::Open {
         usual.push(("401", "No credential that is valid here"));
     }
     if !matches!(access, Access::Open | Access::Sensor) {

@@ -159,17 +159,9 @@ impl From<sensors::Sensor> for Sensor {
     get,
     path = "/api/v1/sensors",
     tag = "sensors",
-    security(("admin_token" = [])),
     params(SensorsParams),
     responses(
         (status = 200, body = SensorPage, description = "A page, maybe empty"),
-        (status = 400, body = Problem, content_type = "application/problem+json", description = "A parameter is not valid"),
-        (status = 401, body = Problem, content_type = "application/problem+json", description = "No operator's token"),
-        (status = 408, body = Problem, content_type = "application/problem+json", description = "The request took too long"),
-        (status = 414, body = Problem, content_type = "application/problem+json", description = "The URL is too long"),
-        (status = 500, body = Problem, content_type = "application/problem+json", description = "The server failed"),
-        (status = 503, body = Problem, content_type = "application/problem+json", description = "The database is unavailable"),
-        (status = 504, body = Problem, content_type = "application/problem+json", description = "The database took too long"),
     )
 )]
 pub async fn list(
@@ -189,18 +181,10 @@ pub async fn list(
     get,
     path = "/api/v1/sensors/{id}",
     tag = "sensors",
-    security(("admin_token" = [])),
     params(("id" = String, Path, description = "Sensor's id or name", example = "edge-1")),
     responses(
         (status = 200, body = SensorDetail, description = "The sensor"),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "No such sensor"),
-        (status = 400, body = Problem, content_type = "application/problem+json", description = "A parameter is not valid"),
-        (status = 401, body = Problem, content_type = "application/problem+json", description = "No operator's token"),
-        (status = 408, body = Problem, content_type = "application/problem+json", description = "The request took too long"),
-        (status = 414, body = Problem, content_type = "application/problem+json", description = "The URL is too long"),
-        (status = 500, body = Problem, content_type = "application/problem+json", description = "The server failed"),
-        (status = 503, body = Problem, content_type = "application/problem+json", description = "The database is unavailable"),
-        (status = 504, body = Problem, content_type = "application/problem+json", description = "The database took too long"),
     )
 )]
 pub async fn get(
@@ -236,18 +220,10 @@ pub struct Deleted {
     delete,
     path = "/api/v1/sensors/{id}",
     tag = "sensors",
-    security(("admin_token" = [])),
     params(("id" = String, Path, description = "Sensor's id or name", example = "edge-1")),
     responses(
         (status = 202, body = Deleted, description = "Its data is being deleted"),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "No such sensor"),
-        (status = 400, body = Problem, content_type = "application/problem+json", description = "A parameter is not valid"),
-        (status = 401, body = Problem, content_type = "application/problem+json", description = "No operator's token"),
-        (status = 408, body = Problem, content_type = "application/problem+json", description = "The request took too long"),
-        (status = 414, body = Problem, content_type = "application/problem+json", description = "The URL is too long"),
-        (status = 500, body = Problem, content_type = "application/problem+json", description = "The server failed"),
-        (status = 503, body = Problem, content_type = "application/problem+json", description = "The database is unavailable"),
-        (status = 504, body = Problem, content_type = "application/problem+json", description = "The database took too long"),
     )
 )]
 pub async fn remove(

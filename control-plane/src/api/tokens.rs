@@ -27,12 +27,15 @@ const MAX_DAYS: u32 = 3_650;
 #[schema(example = json!({"name": "grafana", "role": "viewer", "scopes": ["flows", "sensors"], "expires_in_days": 90}))]
 pub struct TokenRequest {
     /// What it is for: 1 to 63 letters, digits, `.`, `_`, `-`
+    #[schema(max_length = 63, pattern = "^([A-Za-z][A-Za-z0-9._-]*|[0-9]+[A-Za-z._-][A-Za-z0-9._-]*)$")]
     pub name: String,
     /// At most one's own
     pub role: Role,
     /// The parts of the API that it opens; at least one
+    #[schema(min_items = 1)]
     pub scopes: Vec<Scope>,
     /// 1 to 3650; left out: it does not end by itself
+    #[schema(minimum = 1, maximum = 3650)]
     pub expires_in_days: Option<u32>,
 }
 

@@ -6,7 +6,6 @@ use jiff::Timestamp;
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
-use super::error::Problem;
 use super::params::{FromParams, Params, Query};
 use super::render::{self, Sums};
 use super::window::FilterParams;
@@ -103,17 +102,9 @@ pub struct Item {
     get,
     path = "/api/v1/flows/top",
     tag = "flows",
-    security(("admin_token" = [])),
     params(FilterParams, RankParams),
     responses(
         (status = 200, body = Top, description = "The ranking, maybe empty"),
-        (status = 400, body = Problem, content_type = "application/problem+json", description = "A parameter is not valid"),
-        (status = 401, body = Problem, content_type = "application/problem+json", description = "No operator's token"),
-        (status = 408, body = Problem, content_type = "application/problem+json", description = "The request took too long"),
-        (status = 414, body = Problem, content_type = "application/problem+json", description = "The URL is too long"),
-        (status = 500, body = Problem, content_type = "application/problem+json", description = "The server failed"),
-        (status = 503, body = Problem, content_type = "application/problem+json", description = "The database is unavailable"),
-        (status = 504, body = Problem, content_type = "application/problem+json", description = "The database took too long"),
     )
 )]
 pub async fn top(

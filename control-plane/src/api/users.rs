@@ -51,11 +51,12 @@ pub struct UserPage {
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"name": "bob", "role": "viewer", "password": "staple under the moon"}))]
 pub struct NewUser {
-    /// 1 to 63 small letters, digits, `.`, `_`, `-`, `@`; not only digits
+    /// 1 to 63 letters, digits, `.`, `_`, `-`, `@`; not only digits; kept in small letters
+    #[schema(max_length = 63, pattern = "^([A-Za-z][A-Za-z0-9._@-]*|[0-9]+[A-Za-z._@-][A-Za-z0-9._@-]*)$")]
     pub name: String,
     pub role: Role,
     /// 12 characters or more, not the name, not a few characters repeated
-    #[schema(value_type = String, format = Password)]
+    #[schema(value_type = String, format = Password, min_length = 12, max_length = 256)]
     pub password: SecretString,
 }
 
@@ -68,7 +69,7 @@ pub struct UserChange {
     /// `true` ends the user's sessions and keeps their tokens from working
     pub disabled: Option<bool>,
     /// A new password ends the user's sessions
-    #[schema(value_type = Option<String>, format = Password)]
+    #[schema(value_type = Option<String>, format = Password, min_length = 12, max_length = 256)]
     pub password: Option<SecretString>,
 }
 

@@ -9,6 +9,7 @@ mod bpf_linker;
 mod monitoring;
 pub(crate) mod packages;
 mod rust_src;
+mod schemathesis;
 
 use std::path::PathBuf;
 
@@ -18,7 +19,7 @@ use crate::screen;
 
 #[derive(clap::Args)]
 #[command(
-    about = "Get what this machine lacks: Debian packages, rust-src, bpf-linker",
+    about = "Get what this machine lacks: Debian packages, rust-src, bpf-linker, schemathesis",
     after_help = "Examples:
   cargo xtask setup           get what is missing; instant when nothing is
   cargo xtask setup --check   only say what is missing; exit status 1 if anything is
@@ -61,11 +62,12 @@ pub fn ensure() -> Result<()> {
 }
 
 fn meet(check: bool, rust_src: rust_src::RustSrc) -> Result<()> {
-    let needs: [Box<dyn Need>; 4] = [
+    let needs: [Box<dyn Need>; 5] = [
         Box::new(packages::Packages),
         Box::new(rust_src),
         Box::new(bpf_linker::BpfLinker),
         Box::new(monitoring::Monitoring),
+        Box::new(schemathesis::Schemathesis),
     ];
     let mut unmet = Vec::new();
     for need in &needs {

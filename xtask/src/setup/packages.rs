@@ -34,6 +34,8 @@ const WANTED: &[Wanted] = &[
     // Fuzzing: libFuzzer is C++.
     Wanted { program: "c++", package: "g++", found: in_path },
     Wanted { program: "nft", package: "nftables", found: in_path },
+    // Fuzzing the API: a virtual environment for a Python package.
+    Wanted { program: "python3 -m venv", package: "python3-venv", found: virtual_environments },
     Wanted { program: "faketime/libfaketimeMT.so.1", package: "libfaketime", found: library },
 ];
 
@@ -122,6 +124,13 @@ fn header(name: &str) -> bool {
 fn library(name: &str) -> bool {
     let folders = std::fs::read_dir("/usr/lib").into_iter().flatten().flatten();
     folders.map(|folder| folder.path().join(name)).any(|path| path.is_file())
+}
+
+/// Debian splits pip's wheel, which a new environment begins with, from Python.
+fn virtual_environments(_: &str) -> bool {
+    let mut python = Command::new("python3");
+    python.args(["-c", "import ensurepip, venv"]);
+    in_path("python3") && cargo::read(&mut python).is_ok()
 }
 
 /// Debian keeps the server's programs out of PATH.
