@@ -12,6 +12,7 @@
 
 pub mod api;
 pub mod auth;
+pub mod backoff;
 pub mod config;
 pub mod expression;
 pub mod ingest;

@@ -13,7 +13,7 @@ use crate::api::{self, AppState};
 use crate::auth::Auth;
 use crate::config::Config;
 use crate::ingest::{Admission, Ingest};
-use crate::jobs::Jobs;
+use crate::jobs::{Jobs, Maintenance};
 use crate::limits::Limits;
 use crate::listener::{self, Listener, Tls};
 use crate::store::partitions::Known;
@@ -52,14 +52,18 @@ pub async fn start(config: &Config) -> anyhow::Result<Server> {
     let pool = connect(config, &metrics)?;
     migrations::migrate(&pool, migrations::latest(), false).await.context("bring the schema up to date")?;
     let known = Known::default();
-    let jobs = Jobs {
+    let upkeep = Maintenance {
         pool: pool.clone(),
         known: known.clone(),
         retention: config.retention.clone(),
         rollup_keys: config.ingest.rollup_keys,
         metrics: Arc::clone(&metrics),
     };
-    jobs.make_ahead(jiff::Timestamp::now()).await.context("make the first partitions")?;
+    upkeep.make_ahead(jiff::Timestamp::now()).await.context("make the first partitions")?;
+    let (shared, own) = (upkeep.jobs(), vec![upkeep.gauges()]);
+    let jobs = Jobs::new(pool.clone(), Arc::clone(&metrics), config.jobs.clone(), shared, own)
+        .await
+        .context("put the jobs on the board")?;
 
     let lanes = config.ingest.max_concurrent + config.api.max_concurrent;
     if lanes >= config.database.pool_size as usize {
@@ -97,6 +101,7 @@ pub async fn start(config: &Config) -> anyhow::Result<Server> {
         metrics,
         settings: Arc::new(config.api.clone()),
         retention,
+        jobs: jobs.clone(),
         exports: Arc::new(Semaphore::new(config.api.max_exports)),
     };
     let tls = Tls::open(config, &state.metrics).context("make TLS ready")?;

@@ -17,6 +17,7 @@ mod export;
 mod flows;
 mod health;
 mod ingest;
+mod jobs;
 mod ledger;
 mod limit;
 mod linger;
@@ -50,6 +51,7 @@ use utoipa_axum::routes;
 use crate::auth::{Auth, Role, Scope};
 use crate::config;
 use crate::ingest::{Admission, Ingest};
+use crate::jobs::Jobs;
 use crate::limits::Limits;
 use crate::store::Pool;
 use crate::telemetry::Metrics;
@@ -74,6 +76,7 @@ pub struct AppState {
     pub metrics: Metrics,
     pub settings: Arc<config::Api>,
     pub retention: Arc<config::Retention>,
+    pub jobs: Jobs,
     /// Places for exports.
     pub exports: Arc<Semaphore>,
 }
@@ -85,6 +88,7 @@ fn routes(state: Option<&AppState>) -> Routes {
     let change_sensors = Access::Role(Role::Operator, Scope::Sensors);
     let users = Access::Role(Role::Admin, Scope::Users);
     let audit = Access::Role(Role::Admin, Scope::Audit);
+    let operations = Access::Role(Role::Operator, Scope::Operations);
     let documentation = Access::Role(Role::Viewer, Scope::Documentation);
     let own = Access::Person(Role::Viewer);
     Routes::new(state)
@@ -121,6 +125,9 @@ fn routes(state: Option<&AppState>) -> Routes {
         .add(sensors, routes!(sensors::get))
         .add(sensors, routes!(ledger::ledger))
         .add(change_sensors, routes!(sensors::remove))
+        .add(operations, routes!(jobs::list))
+        .add(operations, routes!(jobs::runs))
+        .add(operations, routes!(jobs::run))
         .add(Access::Sensor, routes!(ingest::ingest))
         .add(documentation, routes!(docs::openapi_json))
         .add(documentation, routes!(docs::page))

@@ -44,11 +44,14 @@ pub enum Scope {
     Sensors,
     Users,
     Audit,
+    /// Background jobs and erasures
+    Operations,
     Documentation,
 }
 
 impl Scope {
-    pub const ALL: [Self; 5] = [Self::Flows, Self::Sensors, Self::Users, Self::Audit, Self::Documentation];
+    pub const ALL: [Self; 6] =
+        [Self::Flows, Self::Sensors, Self::Users, Self::Audit, Self::Operations, Self::Documentation];
 
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -57,6 +60,7 @@ impl Scope {
             Self::Sensors => "sensors",
             Self::Users => "users",
             Self::Audit => "audit",
+            Self::Operations => "operations",
             Self::Documentation => "documentation",
         }
     }

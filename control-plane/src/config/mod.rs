@@ -3,6 +3,7 @@
 //! Built by [`load`] from a TOML file, the environment and flags, in that order, the later one winning.
 //! A [`Config`] that exists has passed [`Config::validate`]; nothing else checks settings again.
 
+mod jobs;
 mod limits;
 mod load;
 mod tls;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
 
+pub use jobs::Jobs;
 pub use limits::{Limits, Rate, Redis};
 pub use load::{ENV_PREFIX, Overrides, load};
 pub use tls::Tls;
@@ -38,6 +40,7 @@ pub struct Config {
     pub auth: Auth,
     pub ingest: Ingest,
     pub retention: Retention,
+    pub jobs: Jobs,
     pub limits: Limits,
     pub redis: Redis,
     pub log: Log,
@@ -137,7 +140,7 @@ pub struct Retention {
     /// Events that can be read again: for so long, and no more than so many.
     pub events_days: u32,
     pub events_max: u64,
-    /// Time between two runs of the maintenance job.
+    /// Time between two runs of each job of upkeep.
     pub interval_s: u64,
 }
 
@@ -168,6 +171,7 @@ impl Default for Config {
             auth: Auth::default(),
             ingest: Ingest::default(),
             retention: Retention::default(),
+            jobs: Jobs::default(),
             limits: Limits::default(),
             redis: Redis::default(),
             log: Log::default(),
@@ -271,6 +275,7 @@ impl Config {
         within("api.queue_timeout_ms", self.api.queue_timeout_ms, 0, 60_000);
         self.limits.validate(&mut within);
         self.tls.within(&mut within);
+        self.jobs.validate(&mut within);
         within("redis.timeout_ms", self.redis.timeout_ms, 1, 10_000);
         let database = &self.database;
         within("database.pool_size", u64::from(database.pool_size), 2, 500);

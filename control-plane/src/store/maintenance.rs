@@ -1,40 +1,13 @@
-//! What the jobs ask of Postgres, apart from partitions: whose turn it is, old ledger rows, summaries.
+//! What the jobs ask of Postgres, apart from partitions: old ledger rows, summaries.
 
 use std::time::SystemTime;
 
 use jiff::Timestamp;
 
-use super::{Class, Isolation, Lease, Pool, StoreError};
+use super::{Class, Isolation, Pool, StoreError};
 
-/// Advisory lock of the instance that runs the jobs: "weir" in ASCII, then 3.
-const LOCK: i64 = 0x7765_6972_0000_0003;
 /// Rows deleted in one transaction: short locks, little to repeat.
 const CHUNK: i64 = 20_000;
-
-/// The right to run the jobs; ends with the connection that holds it.
-pub struct Turn<'a>(Lease<'a>);
-
-impl<'a> Turn<'a> {
-    /// `None` while another instance has it.
-    pub async fn take(pool: &'a Pool) -> Result<Option<Turn<'a>>, StoreError> {
-        let work = async {
-            let lease = pool.lease(Class::Maintenance, "maintenance_turn").await?;
-            let row = lease.client().query_one("SELECT pg_try_advisory_lock($1)", &[&LOCK]).await?;
-            if row.get(0) {
-                return Ok(Some(Turn(lease)));
-            }
-            lease.finish(Ok(())).await?;
-            Ok(None)
-        };
-        pool.within(Class::Admin, work).await
-    }
-
-    /// Gives it back. Without this the connection is closed, and that gives it back too.
-    pub async fn give_back(self) -> Result<(), StoreError> {
-        let unlocked = self.0.client().execute("SELECT pg_advisory_unlock($1)", &[&LOCK]).await;
-        self.0.finish(unlocked.map(|_| ()).map_err(StoreError::from)).await
-    }
-}
 
 /// Deletes batch keys and kernel totals of windows before `end`; gives how many rows went.
 pub async fn delete_ledger_before(pool: &Pool, end: Timestamp) -> Result<u64, StoreError> {

@@ -39,6 +39,7 @@ pub const MIGRATIONS: &[Migration] = &[
     migration!(10, "0010", "losses"),
     migration!(30, "0030", "identity"),
     migration!(50, "0050", "events"),
+    migration!(60, "0060", "jobs"),
 ];
 
 /// Advisory lock of whoever changes the schema: "weir" in ASCII, then 1.

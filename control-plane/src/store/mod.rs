@@ -16,6 +16,7 @@ pub mod export;
 mod expression;
 pub mod filter;
 pub mod flows;
+pub mod jobs;
 pub mod ledger;
 pub mod maintenance;
 pub mod migrations;

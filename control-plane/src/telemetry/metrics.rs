@@ -2,13 +2,16 @@
 //! values can be chosen by a stranger (routes are templates, statuses and categories are ours).
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus::core::Collector;
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+    GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    TextEncoder,
 };
 
 use crate::ingest::Reason;
+use crate::store::jobs::Outcome;
 use crate::store::{Class, PoolState};
 
 /// The metrics, shared by every part; cheap to clone.
@@ -53,8 +56,7 @@ pub struct Registered {
     pub refresh_tokens_reused: IntCounter,
     /// reason: missing, unknown, expired, revoked, role, scope, kind
     pub access_refused: IntCounterVec,
-    /// job, outcome
-    pub job_runs: IntCounterVec,
+    pub jobs: JobMetrics,
     pub partitions_dropped: IntCounter,
     pub rollup_rows_pooled: IntCounter,
     pub sensors_erased: IntCounter,
@@ -91,6 +93,10 @@ impl Builder {
         self.add(IntGauge::new(name, help))
     }
 
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
+        self.add(GaugeVec::new(Opts::new(name, help), labels))
+    }
+
     fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Histogram {
         self.add(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec())))
     }
@@ -101,6 +107,7 @@ impl Builder {
 }
 
 const LATENCY: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0];
+const JOB: &[f64] = &[0.01, 0.05, 0.25, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3_600.0];
 const LAG: &[f64] = &[0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1_800.0, 21_600.0, 86_400.0];
 const SKEW: &[f64] = &[0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 60.0, 300.0, 3_600.0, 86_400.0];
 
@@ -286,6 +293,60 @@ impl SensorGauges {
     }
 }
 
+/// Background jobs: what this instance ran, and when any did.
+#[derive(Debug)]
+pub struct JobMetrics {
+    /// job, outcome
+    runs: IntCounterVec,
+    /// job
+    seconds: HistogramVec,
+    /// job
+    last_success: GaugeVec,
+}
+
+impl JobMetrics {
+    fn new(b: &Builder) -> Self {
+        Self {
+            runs: b.counters(
+                "weir_job_runs_total",
+                "Runs of background jobs that ended on this instance, by outcome: done, failed, overran (cut \
+                 off at its deadline), stopped (with the server), lost (to another instance)",
+                &["job", "outcome"],
+            ),
+            seconds: b.histograms(
+                "weir_job_duration_seconds",
+                "Time that a run of a background job took",
+                &["job"],
+                JOB,
+            ),
+            last_success: b.gauges(
+                "weir_job_last_success_timestamp_seconds",
+                "When the last run of a job that came to its end began, on whichever instance; 0 before the \
+                 first",
+                &["job"],
+            ),
+        }
+    }
+
+    /// Its series begin at 0.
+    pub fn known(&self, job: &str) {
+        for outcome in Outcome::ALL {
+            self.runs.with_label_values(&[job, outcome.name()]);
+        }
+        self.last_success.with_label_values(&[job]);
+    }
+
+    pub fn ended(&self, job: &str, outcome: Outcome, took: Duration) {
+        self.runs.with_label_values(&[job, outcome.name()]).inc();
+        self.seconds.with_label_values(&[job]).observe(took.as_secs_f64());
+    }
+
+    pub fn succeeded(&self, job: &str, at: Option<SystemTime>) {
+        let since = at.and_then(|at| at.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
+        self.last_success.with_label_values(&[job]).set(since.as_secs_f64());
+    }
+}
+
 impl Registered {
     #[must_use]
     #[expect(clippy::too_many_lines, reason = "a list: a line or two for each metric")]
@@ -362,7 +423,7 @@ impl Registered {
                  scope, kind (a credential of a kind that the route does not take)",
                 &["reason"],
             ),
-            job_runs: b.counters("weir_job_runs_total", "Runs of the background jobs", &["job", "outcome"]),
+            jobs: JobMetrics::new(&b),
             partitions_dropped: b
                 .counter("weir_partitions_dropped_total", "Partitions dropped at the end of their retention"),
             sensors_erased: b.counter("weir_sensors_erased_total", "Deleted sensors whose data is all gone"),
@@ -399,13 +460,6 @@ impl Registered {
         }
         registered.rollbacks.with_label_values(&["ingest"]);
         Arc::new(registered)
-    }
-
-    /// Rounds of the maintenance job that ended, however.
-    #[must_use]
-    pub fn rounds(&self) -> u64 {
-        let outcomes = ["done", "elsewhere", "failed"];
-        outcomes.iter().map(|outcome| self.job_runs.with_label_values(&["maintenance", outcome]).get()).sum()
     }
 
     /// Prometheus' text format, with the pool as it is now.

@@ -81,6 +81,9 @@ const TABLE: &[Row] = &[
     ("get /api/v1/sensors/{id}", READ),
     ("get /api/v1/sensors/{id}/ledger", READ),
     ("delete /api/v1/sensors/{id}", OPERATORS),
+    ("get /api/v1/jobs", OPERATORS),
+    ("get /api/v1/jobs/{job}/runs", OPERATORS),
+    ("post /api/v1/jobs/{job}/runs", OPERATORS),
     ("post /api/v1/ingest", SENSORS_ONLY),
     ("get /api/openapi.json", READ),
     ("get /api/docs", READ),
@@ -109,6 +112,7 @@ fn concrete(path: &str) -> String {
     path.replace("{id}", "edge-77")
         .replace("{user}", "77")
         .replace("{token}", "77")
+        .replace("{job}", "none")
         .replace("{session}", &Uuid::from_u128(7).to_string())
 }
 
@@ -138,7 +142,7 @@ async fn u2_every_route_answers_every_caller_as_the_table_says() {
     }
     let bearer = |token: &str| Some(format!("Bearer {token}"));
     let (narrow, _) = plane.machine(ADMIN_TOKEN, "viewer", &["flows"]).await;
-    let all = ["flows", "sensors", "users", "audit", "documentation"];
+    let all = ["flows", "sensors", "users", "audit", "operations", "documentation"];
     let (wide, _) = plane.machine(ADMIN_TOKEN, "admin", &all).await;
     credentials.extend([None, None, None, bearer(ADMIN_TOKEN), bearer(&narrow), bearer(&wide)]);
     credentials.push(bearer(&plane.sensor("edge-1").await));
@@ -171,7 +175,7 @@ async fn u2_every_route_answers_every_caller_as_the_table_says() {
 async fn u2_a_credential_that_is_over_or_meant_for_others_opens_no_route() {
     let plane = Plane::start().await;
     let user = plane.user("ada", Role::Admin).await;
-    let all = ["flows", "sensors", "users", "audit", "documentation"];
+    let all = ["flows", "sensors", "users", "audit", "operations", "documentation"];
     let live = plane.log_in("ada").await;
 
     let (revoked, id) = plane.machine(ADMIN_TOKEN, "admin", &all).await;

@@ -23,14 +23,6 @@ fn contents(plane: &Plane<'_>) -> String {
     TABLES.iter().map(table).collect::<Vec<_>>().join("\n")
 }
 
-/// Makes every write of a table fail, at the end of its statement.
-fn arm(plane: &Plane<'_>, table: &str, operation: &str) {
-    plane.sql(&format!(
-        "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'injected'; END $$;
-         CREATE TRIGGER fail AFTER {operation} ON {table} FOR EACH STATEMENT EXECUTE FUNCTION fail()"
-    ));
-}
-
 /// A request that must succeed once nothing fails any more.
 struct Change {
     method: Method,
@@ -46,12 +38,12 @@ async fn walk(plane: &Plane<'_>, change: &Change) {
     for (table, operation) in change.steps {
         // Failed logins would wait after a few of these rounds.
         plane.sql("UPDATE login_throttle SET failures = 0, blocked_until = now()");
-        arm(plane, table, operation);
+        plane.arm(table, operation);
         let (status, problem) =
             plane.call(change.method.clone(), &change.path, &change.token, &change.body).await;
         let what = format!("{} {}: {operation} {table}", change.method, change.path);
         assert_eq!((status, problem["category"].as_str()), (500, Some("database")), "{what}: {problem}");
-        plane.sql("DROP FUNCTION fail() CASCADE");
+        plane.disarm();
         assert_eq!(contents(plane), before, "{what} left something behind");
     }
     let (status, answer) = plane.call(change.method.clone(), &change.path, &change.token, &change.body).await;
@@ -142,9 +134,9 @@ async fn i1_a_reused_refresh_token_ends_its_session_and_is_audited_or_neither() 
     assert_eq!(plane.refresh(&tokens.refresh).await.0, 200);
     let before = contents(&plane);
     for (table, operation) in [("session", "UPDATE"), ("audit", "INSERT")] {
-        arm(&plane, table, operation);
+        plane.arm(table, operation);
         assert_eq!(plane.refresh(&tokens.refresh).await.0, 500);
-        plane.sql("DROP FUNCTION fail() CASCADE");
+        plane.disarm();
         assert_eq!(contents(&plane), before, "{table}");
     }
     assert_eq!(plane.refresh(&tokens.refresh).await.0, 401);

@@ -26,6 +26,7 @@ mod ingest_dropped;
 mod ingest_once;
 mod ingest_refuses;
 mod ingest_storm;
+mod jobs;
 mod ledger;
 mod limits;
 mod login_throttle;

@@ -49,6 +49,8 @@ fn a1_every_route_is_in_the_document() {
         "get /api/v1/flows/filter",
         "get /api/v1/flows/timeseries",
         "get /api/v1/flows/top",
+        "get /api/v1/jobs",
+        "get /api/v1/jobs/{job}/runs",
         "get /api/v1/sensors",
         "get /api/v1/sensors/{id}",
         "get /api/v1/sensors/{id}/ledger",
@@ -66,6 +68,7 @@ fn a1_every_route_is_in_the_document() {
         "post /api/v1/auth/refresh",
         "post /api/v1/auth/setup",
         "post /api/v1/ingest",
+        "post /api/v1/jobs/{job}/runs",
         "post /api/v1/tokens",
         "post /api/v1/users",
     ];
@@ -123,7 +126,7 @@ async fn a1_the_examples_of_the_document_are_accepted_one_by_one() {
         if method != "get" {
             continue;
         }
-        let path = path.replace("{id}", "edge-1").replace("{user}", "ann");
+        let path = path.replace("{id}", "edge-1").replace("{user}", "ann").replace("{job}", "partitions");
         assert_eq!(plane.get(&path).await.status(), 200, "{path}");
         for parameter in
             operation["parameters"].as_array().into_iter().flatten().filter(|p| p["in"] == "query")

@@ -1,7 +1,6 @@
-//! I8: partitions are made ahead and dropped at the end of their retention, by one instance at a time.
+//! I8: partitions are made ahead and dropped at the end of their retention.
 
 use jiff::{SignedDuration, Timestamp};
-use weir_control_plane::store::maintenance::Turn;
 
 use crate::support::{Plane, SECOND, batch, mixed_flows, now_ns};
 
@@ -73,21 +72,6 @@ async fn i8_a_drop_that_was_cut_short_is_finished() {
     plane.sql(&format!("ALTER TABLE flow DETACH PARTITION {name}"));
     assert!(plane.jobs().round(days_from_now(40)).await.expect("the round runs"));
     assert_eq!(plane.sql(&format!("SELECT to_regclass('{name}')")), "");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn i8_one_instance_at_a_time_does_the_work() {
-    let plane = Plane::start().await;
-    let turn = Turn::take(plane.pool()).await.expect("the database answers").expect("nobody else has it");
-    assert!(!plane.jobs().round(Timestamp::now()).await.expect("it looks"), "another one has the turn");
-    turn.give_back().await.expect("it is given back");
-    assert!(plane.jobs().round(Timestamp::now()).await.expect("the round runs"));
-    // A holder that dies gives it back too.
-    drop(Turn::take(plane.pool()).await.expect("the database answers").expect("nobody else has it"));
-    crate::support::eventually("the turn is free", || async {
-        plane.jobs().round(Timestamp::now()).await.expect("it looks")
-    })
-    .await;
 }
 
 /// Another instance dropped a partition that this one remembers.

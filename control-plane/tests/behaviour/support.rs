@@ -70,13 +70,37 @@ impl<'a> Plane<'a> {
         config.auth.admin_token_file = Some(token_file.path().to_owned());
         // Rounds that a test did not ask for would disturb its counting.
         config.retention.interval_s = 86_400;
+        config.jobs.poll_ms = 86_400_000;
         change(&mut config);
         let server = server::start(&config).await.expect("the server starts");
         let http = Client::builder().no_proxy().build().expect("a client");
-        // The first round of the jobs runs at once; when it is over, nothing happens by itself.
-        eventually("the first round is over", || async { server.state.metrics.rounds() > 0 }).await;
         let server = Some(server);
-        Self { postgres, database, config, http, server, _token_file: token_file }
+        let plane = Self { postgres, database, config, http, server, _token_file: token_file };
+        plane.settled().await;
+        plane
+    }
+
+    /// The jobs that are due at the start are over; then nothing happens by itself.
+    pub async fn settled(&self) {
+        eventually("no job runs or is due", || async {
+            let metrics = self.metrics().await;
+            metrics.contains("weir_job_runs_total{job=\"sensor-gauges\",outcome=\"done\"}")
+                && self.sql("SELECT count(*) FROM job WHERE holder IS NOT NULL OR next_at <= now()") == "0"
+        })
+        .await;
+    }
+
+    /// Makes every write of a table fail, at the end of its statement.
+    pub fn arm(&self, table: &str, operation: &str) {
+        self.sql(&format!(
+            "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'injected'; END $$;
+             CREATE TRIGGER fail AFTER {operation} ON {table} FOR EACH STATEMENT EXECUTE FUNCTION fail()"
+        ));
+    }
+
+    /// Undoes [`Self::arm`].
+    pub fn disarm(&self) {
+        self.sql("DROP FUNCTION fail() CASCADE");
     }
 
     /// Stops the server and starts another one on the same database.
