@@ -100,6 +100,7 @@ pub async fn start(config: &Config) -> anyhow::Result<Server> {
         admission: Admission::new(&config.ingest, Arc::clone(&metrics)),
         metrics,
         settings: Arc::new(config.api.clone()),
+        sensors: Arc::new(config.sensors.clone()),
         retention,
         jobs: jobs.clone(),
         exports: Arc::new(Semaphore::new(config.api.max_exports)),

@@ -228,7 +228,14 @@ async fn sensor(state: &AppState, mut request: Request, next: Next) -> Response 
         ),
         Ok(SensorCheck::Revoked { name }) => with_actor(refuse(state, "revoked", ApiError::revoked()), &name),
         Ok(SensorCheck::Gone { name }) => with_actor(refuse(state, "revoked", ApiError::gone()), &name),
-        Ok(SensorCheck::Known { sensor_id, name }) => {
+        Ok(SensorCheck::Over { name }) => {
+            let error = ApiError::unauthenticated(
+                "token-revoked",
+                "the token was revoked or replaced, or its time is over",
+            );
+            with_actor(refuse(state, "revoked", error), &name)
+        }
+        Ok(SensorCheck::Known { sensor_id, name, .. }) => {
             request.extensions_mut().insert(Sender { sensor_id });
             let response = limit::run(state, &format!("sensor:{sensor_id}"), request, next).await;
             with_actor(response, &name)

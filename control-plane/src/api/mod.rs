@@ -7,11 +7,14 @@
 mod access;
 mod audit;
 mod auth;
+mod belonging;
 mod body;
 mod client;
 mod completion;
+mod credentials;
 mod cursor;
 mod docs;
+mod enrollments;
 mod error;
 mod export;
 mod flows;
@@ -75,6 +78,7 @@ pub struct AppState {
     pub limits: Limits,
     pub metrics: Metrics,
     pub settings: Arc<config::Api>,
+    pub sensors: Arc<config::Sensors>,
     pub retention: Arc<config::Retention>,
     pub jobs: Jobs,
     /// Places for exports.
@@ -124,10 +128,20 @@ fn routes(state: Option<&AppState>) -> Routes {
         .add(sensors, routes!(sensors::list))
         .add(sensors, routes!(sensors::get))
         .add(sensors, routes!(ledger::ledger))
+        .add(change_sensors, routes!(sensors::place))
+        .add(change_sensors, routes!(sensors::revoke))
         .add(change_sensors, routes!(sensors::remove))
         .add(operations, routes!(jobs::list))
         .add(operations, routes!(jobs::runs))
         .add(operations, routes!(jobs::run))
+        .add(sensors, routes!(credentials::list))
+        .add(change_sensors, routes!(credentials::add))
+        .add(change_sensors, routes!(credentials::revoke))
+        .add(sensors, routes!(enrollments::list))
+        .add(change_sensors, routes!(enrollments::add))
+        .add(change_sensors, routes!(enrollments::revoke))
+        .add(Access::Open, routes!(enrollments::enroll))
+        .add(Access::Sensor, routes!(credentials::renew))
         .add(Access::Sensor, routes!(ingest::ingest))
         .add(documentation, routes!(docs::openapi_json))
         .add(documentation, routes!(docs::page))

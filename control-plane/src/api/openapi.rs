@@ -44,6 +44,6 @@ pub fn document() -> OpenApi {
     bearer(SESSION, "The `access_token` of `/api/v1/auth/login`, for a few minutes");
     bearer(MACHINE, "A machine's token of `/api/v1/tokens`, with the scope that the route names");
     bearer(ADMIN_TOKEN, "The token of the file `auth.admin_token_file`, for set-up and recovery");
-    bearer(SENSOR, "A sensor's token, made by `weir-control-plane sensor add NAME`");
+    bearer(SENSOR, "A sensor's token, of `/api/v1/enroll` or `weir-control-plane sensor add NAME`");
     document
 }

@@ -1,20 +1,23 @@
-//! `GET /api/v1/sensors`, `GET /api/v1/sensors/{id}` and `DELETE /api/v1/sensors/{id}`.
+//! `/api/v1/sensors`: what is known of them, where they belong, and their end.
 
+use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::access::Caller;
+use super::belonging;
+use super::body::Body;
 use super::error::Problem;
 use super::params::{FromParams, NoParams, Params, Query};
 use super::render::{self, Point};
 use super::{ApiError, AppState};
 use crate::store::Reference;
-use crate::store::sensors;
+use crate::store::sensors::{self, BelongingChange, Which};
 
 /// Which page of sensors.
 #[derive(Debug, IntoParams)]
@@ -26,6 +29,15 @@ pub struct SensorsParams {
     /// Sensors with a greater id; `continuation` of the page before
     #[param(minimum = 0, maximum = 2_147_483_647, example = 0)]
     pub continuation: Option<i32>,
+    /// Of this site
+    #[param(example = "ams")]
+    pub site: Option<String>,
+    /// Of this group
+    #[param(example = "edge")]
+    pub group: Option<String>,
+    /// With all of these labels: `key=value`, split by commas
+    #[param(value_type = Option<String>, example = "env=prod")]
+    pub labels: Option<BTreeMap<String, String>>,
 }
 
 impl FromParams for SensorsParams {
@@ -33,6 +45,9 @@ impl FromParams for SensorsParams {
         Self {
             limit: params.number("limit", 1..=1_000).map(|limit| limit as u16),
             continuation: params.number("continuation", 0..=i32::MAX as u64).map(|after| after as i32),
+            site: params.parsed("site", belonging::NAME, belonging::name),
+            group: params.parsed("group", belonging::NAME, belonging::name),
+            labels: params.parsed("labels", "a list of key=value, split by commas", belonging::labels),
         }
     }
 }
@@ -52,7 +67,7 @@ pub struct SensorPage {
     "revoked_at": null, "last_seen_at": "2026-01-31T12:00:06.100000000Z",
     "last_window_end": "2026-01-31T12:00:05.000000000Z", "clock_skew_ms": 12, "clock_flagged": false,
     "batches": 720, "records": 91_000, "clock_steps": 0, "clock_step_ms": null, "clock_stepped_at": null,
-    "deleted_at": null,
+    "deleted_at": null, "site": "ams", "group": "edge", "labels": {"env": "prod"},
     "spool": {"as_of": "2026-01-31T12:00:05.000000000Z", "batches": 0, "bytes": 0,
               "capacity_bytes": 1_073_741_824, "oldest_age_ms": 0, "quarantined_batches": 0,
               "quarantined_packets": 0, "degraded": false}
@@ -81,6 +96,10 @@ pub struct Sensor {
     pub clock_stepped_at: Option<String>,
     /// When it was deleted; what it sent is on its way out
     pub deleted_at: Option<String>,
+    /// Where it belongs, as operators say it
+    pub site: Option<String>,
+    pub group: Option<String>,
+    pub labels: BTreeMap<String, String>,
     /// As the sensor last told
     pub spool: Option<Spool>,
 }
@@ -150,6 +169,9 @@ impl From<sensors::Sensor> for Sensor {
                 .map(|(_, at)| render::system_time(at)),
             deleted_at: sensor.deleted_at.map(render::system_time),
             spool: status.and_then(|status| status.spool.as_ref()).map(Spool::from),
+            site: sensor.belonging.site,
+            group: sensor.belonging.group,
+            labels: sensor.belonging.labels,
         }
     }
 }
@@ -169,7 +191,9 @@ pub async fn list(
     Query { value: params, .. }: Query<SensorsParams>,
 ) -> Result<Json<SensorPage>, ApiError> {
     let limit = usize::from(params.limit.unwrap_or(1_000));
-    let mut found = sensors::list(&state.pool, params.continuation.unwrap_or(0), limit as i64 + 1).await?;
+    let which = Which { site: params.site, group: params.group, labels: params.labels.unwrap_or_default() };
+    let mut found =
+        sensors::list(&state.pool, &which, params.continuation.unwrap_or(0), limit as i64 + 1).await?;
     let has_more = found.len() > limit;
     found.truncate(limit);
     let continuation = found.last().filter(|_| has_more).map(|sensor| sensor.sensor_id.to_string());
@@ -198,6 +222,77 @@ pub async fn get(
         .map(|point| Point { interface: point.interface, direction: render::direction(point.direction) })
         .collect();
     Ok(Json(SensorDetail { sensor: Sensor::from(sensor), points }))
+}
+
+/// Where a sensor belongs; what is left out stays, null clears.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"site": "ams", "group": "edge", "labels": {"env": "prod"}}))]
+#[expect(clippy::option_option, reason = "left out, null, or said")]
+pub struct SensorChange {
+    /// 1 to 63 letters, digits, `.`, `_`, `-`, not only digits
+    #[serde(default, deserialize_with = "belonging::said")]
+    #[schema(value_type = Option<String>, max_length = 63, pattern = "^([A-Za-z][A-Za-z0-9._-]*|[0-9]+[A-Za-z._-][A-Za-z0-9._-]*)$")]
+    pub site: Option<Option<String>>,
+    /// The same
+    #[serde(default, deserialize_with = "belonging::said")]
+    #[schema(value_type = Option<String>, max_length = 63, pattern = "^([A-Za-z][A-Za-z0-9._-]*|[0-9]+[A-Za-z._-][A-Za-z0-9._-]*)$")]
+    pub group: Option<Option<String>>,
+    /// At most 32; they replace the ones before
+    pub labels: Option<BTreeMap<String, String>>,
+}
+
+/// Say where a sensor belongs
+#[utoipa::path(
+    patch,
+    path = "/api/v1/sensors/{id}",
+    tag = "sensors",
+    params(("id" = String, Path, description = "Sensor's id or name", example = "edge-1")),
+    request_body = SensorChange,
+    responses(
+        (status = 200, body = Sensor, description = "The sensor as it is now"),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "No such sensor"),
+    )
+)]
+pub async fn place(
+    State(state): State<AppState>,
+    caller: Caller,
+    Path(id): Path<String>,
+    _: Query<NoParams>,
+    Body(body): Body<SensorChange>,
+) -> Result<Json<Sensor>, ApiError> {
+    belonging::check(body.site.iter().flatten(), body.group.iter().flatten(), body.labels.as_ref())?;
+    let change = BelongingChange { site: body.site, group: body.group, labels: body.labels };
+    let id = sensors::place(&state.pool, &caller.author(), &named(&id)?, &change).await?;
+    let found = sensors::get(&state.pool, &Reference::Id(id.ok_or_else(unknown)?)).await?;
+    Ok(Json(Sensor::from(found.ok_or_else(unknown)?.0)))
+}
+
+/// Revoke a sensor
+///
+/// Its batches in flight are stored; from the answer on nothing of it is taken, and it is told 401
+/// `sensor-revoked`. What it sent stays. Revoking again changes nothing.
+#[utoipa::path(
+    post,
+    path = "/api/v1/sensors/{id}/revoke",
+    tag = "sensors",
+    params(("id" = String, Path, description = "Sensor's id or name", example = "edge-1")),
+    responses(
+        (status = 200, body = Sensor, description = "The sensor as it is now"),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "No such sensor"),
+    )
+)]
+pub async fn revoke(
+    State(state): State<AppState>,
+    caller: Caller,
+    Path(id): Path<String>,
+    _: Query<NoParams>,
+) -> Result<Json<Sensor>, ApiError> {
+    let revoked = sensors::revoke(&state.pool, &caller.author(), &named(&id)?).await?;
+    let (id, _) = revoked.ok_or_else(unknown)?;
+    state.auth.forget(id);
+    let found = sensors::get(&state.pool, &Reference::Id(id)).await?;
+    Ok(Json(Sensor::from(found.ok_or_else(unknown)?.0)))
 }
 
 /// A sensor that was deleted.

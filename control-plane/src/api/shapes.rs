@@ -9,6 +9,8 @@ use utoipa::openapi::{Object, RefOr, Schema};
 
 /// An id, or a name as `store::sensors::is_name` has it.
 const SENSOR: &str = "^([1-9][0-9]{0,8}|[A-Za-z][A-Za-z0-9._-]*|[0-9]+[A-Za-z._-][A-Za-z0-9._-]*)$";
+/// The same without ids.
+const NAME: &str = "^([A-Za-z][A-Za-z0-9._-]*|[0-9]+[A-Za-z._-][A-Za-z0-9._-]*)$";
 /// An id, or a name as `store::users::is_name` has it.
 const USER: &str = "^([1-9][0-9]{0,8}|[a-z][a-z0-9._@-]*|[0-9]+[a-z._@-][a-z0-9._@-]*)$";
 /// Without control characters.
@@ -24,6 +26,7 @@ pub fn complete(path: &str, operation: &mut Operation) {
         match parameter.name.as_str() {
             "sensor" => bounded(object, SENSOR, MAX_NAME),
             "id" if of_path && path.contains("/sensors/") => bounded(object, SENSOR, MAX_NAME),
+            "site" | "group" => bounded(object, NAME, MAX_NAME),
             "user" => bounded(object, USER, MAX_NAME),
             // Of the audit log.
             "actor" | "action" | "subject_kind" | "subject" => bounded(object, PLAIN, 128),

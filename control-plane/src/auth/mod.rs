@@ -24,10 +24,10 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::config;
-use crate::store::sensors::{Identity, Standing};
+use crate::store::credentials::{self, Standing};
 use crate::store::sessions::{self, Holder};
 use crate::store::tokens::{self, Grant, State};
-use crate::store::{Pool, StoreError, sensors, signing};
+use crate::store::{Pool, StoreError, signing};
 use crate::telemetry::Metrics;
 use memory::Memory;
 
@@ -37,13 +37,11 @@ pub use keys::{Key, Keys};
 pub use login::{Granted, Login, LoginError};
 pub use password::{MAX_BYTES as MAX_PASSWORD_BYTES, PasswordError, Passwords, weakness};
 pub use role::{Role, Scope};
-pub use token::{ApiToken, RefreshToken, SensorToken, SetupToken};
+pub use token::{ApiToken, EnrollmentToken, RefreshToken, SensorToken, SetupToken};
 
-/// How long an answer about a person or a machine is believed: half of the second within which a
-/// revocation must take effect everywhere.
+/// How long an answer about a credential is believed: half of the second within which a revocation must take
+/// effect everywhere. A sensor's batches are checked again in the transaction that stores them.
 const MOMENT: Duration = Duration::from_millis(500);
-/// The same for a sensor, whose batches are checked again in the transaction that stores them.
-const SENSOR_MOMENT: Duration = Duration::from_secs(5);
 /// Time between two looks at the signing keys.
 const KEYS_EVERY: Duration = Duration::from_mins(1);
 
@@ -65,6 +63,11 @@ pub enum AuthError {
 pub enum SensorCheck {
     Known {
         sensor_id: i32,
+        credential_id: i32,
+        name: Arc<str>,
+    },
+    /// The token was revoked or replaced, or its time is over; the sensor may have another one.
+    Over {
         name: Arc<str>,
     },
     Revoked {
@@ -152,7 +155,7 @@ impl Auth {
             metrics,
             passwords: Passwords::new()?,
             activity: Activity::default(),
-            sensors: Memory::new(SENSOR_MOMENT),
+            sensors: Memory::new(MOMENT),
             sessions: Memory::new(MOMENT),
             machines: Memory::new(MOMENT),
         })))
@@ -272,19 +275,30 @@ impl Auth {
             return Ok(check);
         }
         let asked = Instant::now();
-        let check = match sensors::by_token(pool, &hash).await? {
-            Some(Identity { sensor_id, name, standing }) => match standing {
-                Standing::Active => SensorCheck::Known { sensor_id, name: name.into() },
-                Standing::Revoked => SensorCheck::Revoked { name: name.into() },
-                Standing::Gone => SensorCheck::Gone { name: name.into() },
-            },
-            None => SensorCheck::Unknown,
-        };
+        let identity = credentials::by_token(pool, &hash).await?;
+        if let Some(identity) = identity.as_ref().filter(|it| it.is_new && it.standing == Standing::Active) {
+            credentials::confirm(pool, identity).await?;
+            // The older ones are void.
+            self.forget(identity.sensor_id);
+        }
+        let check = identity.map_or(SensorCheck::Unknown, |identity| {
+            let name = identity.name.into();
+            match identity.standing {
+                Standing::Active => SensorCheck::Known {
+                    sensor_id: identity.sensor_id,
+                    credential_id: identity.credential_id,
+                    name,
+                },
+                Standing::Over => SensorCheck::Over { name },
+                Standing::Revoked => SensorCheck::Revoked { name },
+                Standing::Gone => SensorCheck::Gone { name },
+            }
+        });
         self.sensors.remember(asked, hash, check.clone());
         Ok(check)
     }
 
-    /// Forgets what was remembered of a token: the store found its sensor revoked.
+    /// Forgets what was remembered of a sensor's tokens: one of them, or the sensor, is revoked.
     pub fn forget(&self, sensor_id: i32) {
         self.sensors.forget(
             |check| matches!(check, SensorCheck::Known { sensor_id: known, .. } if *known == sensor_id),

@@ -35,6 +35,10 @@ kind!(
     SensorToken, OfSensor, "weir_s_"
 );
 kind!(
+    /// Enrols a sensor, once.
+    EnrollmentToken, OfEnrollment, "weir_e_"
+);
+kind!(
     /// A machine's, for the API.
     ApiToken, OfMachine, "weir_a_"
 );

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde_json::json;
 use weir_control_plane::auth::SensorToken;
 use weir_control_plane::store::audit::Author;
-use weir_control_plane::store::sensors::{self, Sensor, is_name};
+use weir_control_plane::store::sensors::{self, Sensor, Which, is_name};
 
 use crate::cli::{ListSensors, NamedSensor, Sensor as Arguments, SensorCommand};
 
@@ -49,7 +49,7 @@ async fn list(arguments: ListSensors) -> anyhow::Result<()> {
     }
     let mut after = 0;
     loop {
-        let page = sensors::list(&pool, after, PAGE).await.context("list sensors")?;
+        let page = sensors::list(&pool, &Which::default(), after, PAGE).await.context("list sensors")?;
         let Some(last) = page.last() else { return Ok(()) };
         after = last.sensor_id;
         for sensor in &page {

@@ -6,6 +6,7 @@
 mod jobs;
 mod limits;
 mod load;
+mod sensors;
 mod tls;
 
 use std::fmt;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize, Serializer};
 pub use jobs::Jobs;
 pub use limits::{Limits, Rate, Redis};
 pub use load::{ENV_PREFIX, Overrides, load};
+pub use sensors::Sensors;
 pub use tls::Tls;
 
 /// Shortest admin token that is accepted: 24 characters of base64 are 144 bits.
@@ -38,6 +40,7 @@ pub struct Config {
     pub api: Api,
     pub database: Database,
     pub auth: Auth,
+    pub sensors: Sensors,
     pub ingest: Ingest,
     pub retention: Retention,
     pub jobs: Jobs,
@@ -169,6 +172,7 @@ impl Default for Config {
             api: Api::default(),
             database: Database::default(),
             auth: Auth::default(),
+            sensors: Sensors::default(),
             ingest: Ingest::default(),
             retention: Retention::default(),
             jobs: Jobs::default(),
@@ -276,6 +280,7 @@ impl Config {
         self.limits.validate(&mut within);
         self.tls.within(&mut within);
         self.jobs.validate(&mut within);
+        self.sensors.within(&mut within);
         within("redis.timeout_ms", self.redis.timeout_ms, 1, 10_000);
         let database = &self.database;
         within("database.pool_size", u64::from(database.pool_size), 2, 500);

@@ -118,9 +118,9 @@ async fn finish(pool: &Pool, sensor_id: i32) -> Result<Receipt, StoreError> {
                     "WITH gone AS (
                          DELETE FROM sensor WHERE sensor_id = $1 AND deleted_at IS NOT NULL RETURNING *
                      )
-                     INSERT INTO sensor_gone (sensor_id, name, token_sha256, deleted_at,
+                     INSERT INTO sensor_gone (sensor_id, name, deleted_at,
                                               flows, rollup_rows, batches, point_totals, events)
-                     SELECT sensor_id, name, token_sha256, deleted_at, erased_flows, erased_rollup_rows,
+                     SELECT sensor_id, name, deleted_at, erased_flows, erased_rollup_rows,
                             erased_batches, erased_point_totals, erased_events FROM gone
                      RETURNING flows, rollup_rows, batches, point_totals, events",
                     &[&sensor_id],

@@ -38,6 +38,7 @@ pub const MIGRATIONS: &[Migration] = &[
     migration!(4, "0004", "rollups"),
     migration!(10, "0010", "losses"),
     migration!(30, "0030", "identity"),
+    migration!(40, "0040", "sensor_trust"),
     migration!(50, "0050", "events"),
     migration!(60, "0060", "jobs"),
 ];

@@ -9,6 +9,8 @@ pub mod audit;
 pub mod batches;
 pub mod compaction;
 mod copy;
+pub mod credentials;
+pub mod enrollments;
 pub mod erasure;
 mod error;
 pub mod events;

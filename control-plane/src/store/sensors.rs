@@ -1,16 +1,17 @@
 //! Sensors: their names, the hashes of their tokens, and what was last heard of them.
 
+use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use jiff::Timestamp;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 
 use super::audit::{self, Author, Change};
 use super::events::{self, NewEvent, Topic};
 use super::reference::{self, Reference};
-use super::{Class, Isolation, Lease, Pool, StoreError};
+use super::{Class, Isolation, Lease, Pool, StoreError, credentials};
 use crate::ingest::Spool;
 
 /// A sensor as the API shows it.
@@ -22,6 +23,7 @@ pub struct Sensor {
     pub revoked_at: Option<SystemTime>,
     /// Its data is being deleted.
     pub deleted_at: Option<SystemTime>,
+    pub belonging: Belonging,
     pub status: Option<Status>,
 }
 
@@ -49,21 +51,29 @@ pub struct Point {
     pub direction: i16,
 }
 
-/// Who a token belongs to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
-    pub sensor_id: i32,
-    pub name: String,
-    pub standing: Standing,
+/// Where a sensor belongs, as operators say it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Belonging {
+    pub site: Option<String>,
+    pub group: Option<String>,
+    pub labels: BTreeMap<String, String>,
 }
 
-/// Whether a sensor may send.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
-    Active,
-    Revoked,
-    /// Deleted, whether or not its data is gone yet.
-    Gone,
+/// What changes of it; what is `None` stays, and an inner `None` clears.
+#[derive(Clone, Debug, Default)]
+pub struct BelongingChange {
+    pub site: Option<Option<String>>,
+    pub group: Option<Option<String>>,
+    pub labels: Option<BTreeMap<String, String>>,
+}
+
+/// Which sensors.
+#[derive(Clone, Debug, Default)]
+pub struct Which {
+    pub site: Option<String>,
+    pub group: Option<String>,
+    /// All of them.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// Why a sensor was not added.
@@ -78,7 +88,7 @@ pub enum AddError {
 const COLUMNS: &str = "sensor_id, name, created_at, revoked_at, last_seen_at, last_window_end,
     clock_skew_ms, clock_flagged, batches, records, deleted_at, clock_steps, clock_step_ns, clock_stepped_at,
     spool_at, spool_batches, spool_bytes, spool_capacity_bytes, spool_oldest_age_ms,
-    spool_quarantined_batches, spool_quarantined_packets, spool_degraded";
+    spool_quarantined_batches, spool_quarantined_packets, spool_degraded, site, group_name, labels::text";
 
 /// First of the two numbers of a sensor's advisory lock: "weir" in ASCII; the second is its id.
 pub(super) const LOCK_CLASS: i32 = 0x7765_6972;
@@ -86,7 +96,7 @@ pub(super) const LOCK_CLASS: i32 = 0x7765_6972;
 /// it waits for what is in flight and, unlike at a lock of the row, stands in a queue, so that a sensor
 /// which never pauses cannot put off its own end.
 pub(super) const SHARED_LOCK: &str = "SELECT pg_advisory_xact_lock_shared($1, $2)";
-const EXCLUSIVE_LOCK: &str = "SELECT pg_advisory_xact_lock($1, $2)";
+pub(super) const EXCLUSIVE_LOCK: &str = "SELECT pg_advisory_xact_lock($1, $2)";
 
 /// Whether a name may be a sensor's: 1 to 63 letters, digits, `.`, `_`, `-`; not only digits.
 #[must_use]
@@ -118,15 +128,9 @@ pub async fn add(pool: &Pool, author: &Author, name: &str, token_sha256: &[u8]) 
     let work = async {
         let lease = pool.begin(Class::Admin, Isolation::ReadCommitted, "sensor_add").await?;
         let result = async {
-            let row = lease
-                .client()
-                .query_one(
-                    "INSERT INTO sensor (name, token_sha256) VALUES ($1, $2) RETURNING sensor_id",
-                    &[&name, &token_sha256],
-                )
-                .await?;
-            let sensor_id: i32 = row.get(0);
-            tell(&lease, author, "sensor.create", sensor_id, name).await?;
+            let sensor_id = insert(&lease, name, &Belonging::default()).await?;
+            credentials::first(&lease, sensor_id, token_sha256, None).await?;
+            tell(&lease, author, "sensor.create", sensor_id, name, (None, None)).await?;
             Ok(sensor_id)
         }
         .await;
@@ -138,6 +142,85 @@ pub async fn add(pool: &Pool, author: &Author, name: &str, token_sha256: &[u8]) 
             Err(AddError::Taken)
         }
         Err(error) => Err(error.into()),
+    }
+}
+
+/// A sensor's row, in the transaction that adds it.
+pub(super) async fn insert(
+    lease: &Lease<'_>,
+    name: &str,
+    Belonging { site, group, labels }: &Belonging,
+) -> Result<i32, StoreError> {
+    let labels = json!(labels).to_string();
+    let sql = "INSERT INTO sensor (name, site, group_name, labels) VALUES ($1, $2, $3, $4::text::jsonb)
+               RETURNING sensor_id";
+    Ok(lease.client().query_one(sql, &[&name, site, group, &labels]).await?.get(0))
+}
+
+/// Takes the exclusive lock of a sensor that was not deleted; gives its id, its name, and whether it is revoked.
+pub(super) async fn lock(
+    lease: &Lease<'_>,
+    sensor: &Reference,
+) -> Result<Option<(i32, String, bool)>, StoreError> {
+    let (id, name) = sensor.parts();
+    let client = lease.client();
+    let find = "SELECT sensor_id FROM sensor WHERE sensor_id = $1 OR name = $2";
+    let Some(row) = client.query_opt(find, &[&id, &name]).await? else { return Ok(None) };
+    let sensor_id: i32 = row.get(0);
+    client.execute(EXCLUSIVE_LOCK, &[&LOCK_CLASS, &sensor_id]).await?;
+    let sql = "SELECT name, revoked_at IS NOT NULL FROM sensor WHERE sensor_id = $1 AND deleted_at IS NULL";
+    let row = client.query_opt(sql, &[&sensor_id]).await?;
+    Ok(row.map(|row| (sensor_id, row.get(0), row.get(1))))
+}
+
+/// Says where a sensor belongs. `None` if there is none that was not deleted.
+pub async fn place(
+    pool: &Pool,
+    author: &Author,
+    sensor: &Reference,
+    new: &BelongingChange,
+) -> Result<Option<i32>, StoreError> {
+    let (id, name) = sensor.parts();
+    let labels = new.labels.as_ref().map(|labels| json!(labels).to_string());
+    let work = async {
+        let lease = pool.begin(Class::Admin, Isolation::ReadCommitted, "sensor_place").await?;
+        let result = async {
+            let client = lease.client();
+            let sql = "SELECT sensor_id, name, site, group_name, labels::text FROM sensor
+                       WHERE (sensor_id = $1 OR name = $2) AND deleted_at IS NULL FOR UPDATE";
+            let Some(row) = client.query_opt(sql, &[&id, &name]).await? else { return Ok(None) };
+            let (sensor_id, name): (i32, String) = (row.get(0), row.get(1));
+            let before = belonging(&row);
+            let sql = "UPDATE sensor SET site = CASE WHEN $2 THEN $3 ELSE site END,
+                                         group_name = CASE WHEN $4 THEN $5 ELSE group_name END,
+                                         labels = coalesce($6::text::jsonb, labels)
+                       WHERE sensor_id = $1 RETURNING site, group_name, labels::text";
+            let (site, group) = (new.site.clone().flatten(), new.group.clone().flatten());
+            let row = client
+                .query_one(
+                    sql,
+                    &[&sensor_id, &new.site.is_some(), &site, &new.group.is_some(), &group, &labels],
+                )
+                .await?;
+            let change = (Some(shown(&before)), Some(shown(&belonging(&row))));
+            tell(&lease, author, "sensor.place", sensor_id, &name, change).await?;
+            Ok(Some(sensor_id))
+        }
+        .await;
+        lease.finish(result).await
+    };
+    pool.within(Class::Admin, work).await
+}
+
+fn shown(Belonging { site, group, labels }: &Belonging) -> Value {
+    json!({"site": site, "group": group, "labels": labels})
+}
+
+fn belonging(row: &Row) -> Belonging {
+    Belonging {
+        site: row.get("site"),
+        group: row.get("group_name"),
+        labels: serde_json::from_str(row.get("labels")).unwrap_or_default(),
     }
 }
 
@@ -184,7 +267,7 @@ async fn end(
             client.execute(EXCLUSIVE_LOCK, &[&LOCK_CLASS, &sensor_id]).await?;
             let Some(row) = client.query_opt(sql, &[&sensor_id]).await? else { return Ok(None) };
             let name: String = row.get(1);
-            tell(&lease, author, names.1, sensor_id, &name).await?;
+            tell(&lease, author, names.1, sensor_id, &name, (None, None)).await?;
             Ok(Some((sensor_id, name)))
         }
         .await;
@@ -193,54 +276,27 @@ async fn end(
     pool.within(Class::Admin, work).await
 }
 
-/// The audit log, and whoever follows sensors.
-async fn tell(
+/// The audit log, with what was before and after, and whoever follows sensors.
+pub(super) async fn tell(
     lease: &Lease<'_>,
     author: &Author,
     action: &'static str,
     sensor_id: i32,
     name: &str,
+    (before, after): (Option<Value>, Option<Value>),
 ) -> Result<(), StoreError> {
-    audit::record(lease, author, &change(action, sensor_id, name)).await?;
-    let body = json!({ "name": name });
-    let event = NewEvent { topic: Topic::Sensors, kind: action, sensor_id: Some(sensor_id), body };
-    events::append(lease, &event).await
-}
-
-fn change(action: &'static str, sensor_id: i32, name: &str) -> Change {
-    Change {
+    let change = Change {
         action,
         subject_kind: "sensor",
         subject_id: Some(sensor_id.to_string()),
         subject_name: Some(name.to_owned()),
-        ..Change::default()
-    }
-}
-
-/// The sensor that a token's hash belongs to, or belonged to.
-pub async fn by_token(pool: &Pool, token_sha256: &[u8]) -> Result<Option<Identity>, StoreError> {
-    let work = async {
-        let mut lease = pool.begin(Class::Admin, Isolation::Snapshot, "sensor_by_token").await?;
-        let result = async {
-            let sql = "SELECT sensor_id, name, deleted_at IS NOT NULL, revoked_at IS NOT NULL
-                       FROM sensor WHERE token_sha256 = $1
-                       UNION ALL SELECT sensor_id, name, true, true FROM sensor_gone WHERE token_sha256 = $1
-                       LIMIT 1";
-            let statement = lease.prepared(sql).await?;
-            Ok(lease.client().query_opt(&statement, &[&token_sha256]).await?)
-        }
-        .await;
-        lease.finish(result).await
+        before,
+        after,
     };
-    let row = pool.within(Class::Admin, work).await?;
-    Ok(row.map(|row| {
-        let standing = match (row.get(2), row.get(3)) {
-            (true, _) => Standing::Gone,
-            (false, true) => Standing::Revoked,
-            (false, false) => Standing::Active,
-        };
-        Identity { sensor_id: row.get(0), name: row.get(1), standing }
-    }))
+    audit::record(lease, author, &change).await?;
+    let body = json!({ "name": name });
+    let event = NewEvent { topic: Topic::Sensors, kind: action, sensor_id: Some(sensor_id), body };
+    events::append(lease, &event).await
 }
 
 /// When the sensor was added; `None` for one that is gone.
@@ -288,16 +344,19 @@ pub async fn tally(pool: &Pool) -> Result<Tally, StoreError> {
     })
 }
 
-/// Every sensor after `after` in order of id, at most `limit`.
-pub async fn list(pool: &Pool, after: i32, limit: i64) -> Result<Vec<Sensor>, StoreError> {
+/// Sensors after `after` in order of id, at most `limit`.
+pub async fn list(pool: &Pool, which: &Which, after: i32, limit: i64) -> Result<Vec<Sensor>, StoreError> {
+    let labels = json!(which.labels).to_string();
     let work = async {
         let lease = pool.begin(Class::Admin, Isolation::Snapshot, "sensor_list").await?;
         let sql = format!(
             "SELECT {COLUMNS} FROM sensor LEFT JOIN sensor_status USING (sensor_id)
-             WHERE sensor_id > $1 ORDER BY sensor_id LIMIT $2"
+             WHERE sensor_id > $1 AND ($3::text IS NULL OR site = $3)
+                   AND ($4::text IS NULL OR group_name = $4) AND labels @> $5::text::jsonb
+             ORDER BY sensor_id LIMIT $2"
         );
-        let result = lease.client().query(&sql, &[&after, &limit]).await.map_err(StoreError::from);
-        lease.finish(result).await
+        let result = lease.client().query(&sql, &[&after, &limit, &which.site, &which.group, &labels]).await;
+        lease.finish(result.map_err(StoreError::from)).await
     };
     Ok(pool.within(Class::Admin, work).await?.iter().map(from_row).collect())
 }
@@ -347,6 +406,17 @@ pub async fn find(pool: &Pool, sensor: &Reference) -> Result<Option<i32>, StoreE
     Ok(pool.within(Class::Admin, work).await?.map(|row| row.get(0)))
 }
 
+/// A sensor's name; `None` for one that is gone.
+pub async fn name_of(pool: &Pool, sensor_id: i32) -> Result<Option<String>, StoreError> {
+    let work = async {
+        let lease = pool.begin(Class::Admin, Isolation::Snapshot, "sensor_name").await?;
+        let sql = "SELECT name FROM sensor WHERE sensor_id = $1";
+        let result = lease.client().query_opt(sql, &[&sensor_id]).await.map_err(StoreError::from);
+        lease.finish(result).await
+    };
+    Ok(pool.within(Class::Admin, work).await?.map(|row| row.get(0)))
+}
+
 /// The spool as the sensor last told, and when that was.
 pub(super) async fn spool_of(
     lease: &Lease<'_>,
@@ -377,6 +447,7 @@ fn from_row(row: &Row) -> Sensor {
         created_at: row.get("created_at"),
         revoked_at: row.get("revoked_at"),
         deleted_at: row.get("deleted_at"),
+        belonging: belonging(row),
         status,
     }
 }

@@ -86,6 +86,7 @@ def after_call(context, case, response):
 BEYOND_SCHEMA = {
     "filter", "src", "dst", "address", "protocol", "from", "to", "step", "continuation", "sensor", "user", "role",
     "password", "new_password", "current_password",
+    "labels",
 }
 
 

@@ -32,7 +32,9 @@ fn a1_every_route_is_in_the_document() {
     found.sort();
     // The router is built from the same list: a route that is not here does not exist.
     let expected = [
+        "delete /api/v1/enrollments/{enrollment}",
         "delete /api/v1/sensors/{id}",
+        "delete /api/v1/sensors/{id}/credentials/{credential}",
         "delete /api/v1/sessions",
         "delete /api/v1/sessions/{session}",
         "delete /api/v1/tokens/{token}",
@@ -44,6 +46,7 @@ fn a1_every_route_is_in_the_document() {
         "get /api/v1/audit",
         "get /api/v1/audit/export",
         "get /api/v1/auth/me",
+        "get /api/v1/enrollments",
         "get /api/v1/flows",
         "get /api/v1/flows/export",
         "get /api/v1/flows/filter",
@@ -53,6 +56,7 @@ fn a1_every_route_is_in_the_document() {
         "get /api/v1/jobs/{job}/runs",
         "get /api/v1/sensors",
         "get /api/v1/sensors/{id}",
+        "get /api/v1/sensors/{id}/credentials",
         "get /api/v1/sensors/{id}/ledger",
         "get /api/v1/sessions",
         "get /api/v1/tokens",
@@ -61,14 +65,20 @@ fn a1_every_route_is_in_the_document() {
         "get /healthz",
         "get /metrics",
         "get /readyz",
+        "patch /api/v1/sensors/{id}",
         "patch /api/v1/users/{user}",
         "post /api/v1/auth/login",
         "post /api/v1/auth/logout",
         "post /api/v1/auth/password",
         "post /api/v1/auth/refresh",
         "post /api/v1/auth/setup",
+        "post /api/v1/enroll",
+        "post /api/v1/enrollments",
         "post /api/v1/ingest",
         "post /api/v1/jobs/{job}/runs",
+        "post /api/v1/sensor/credentials",
+        "post /api/v1/sensors/{id}/credentials",
+        "post /api/v1/sensors/{id}/revoke",
         "post /api/v1/tokens",
         "post /api/v1/users",
     ];
@@ -91,6 +101,7 @@ fn a1_every_operation_has_words_answers_and_a_credential() {
             "/api/v1/auth/login",
             "/api/v1/auth/refresh",
             "/api/v1/auth/setup",
+            "/api/v1/enroll",
         ];
         let guarded = !open.contains(&path.as_str());
         assert_eq!(guarded, operation["security"].is_array(), "{what}");
