@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use prost::Message as _;
 use weir_sensor::capture::{Capture, LinkType};
-use weir_wire::{Batch, Flow, LinkStack, Point, VERSION, encode};
+use weir_wire::{Batch, Flow, LinkStack, NameSource, Place, Point, VERSION, encode};
 
 /// Frames of one capture: most are alike.
 const FRAMES_EACH: usize = 25;
@@ -112,7 +112,13 @@ fn batches() -> Vec<Batch> {
     let tagged = Flow { link: 1, ip_version: 6, src_high: 1 << 61, dst_high: 1 << 61, ..flow.clone() };
     vec![
         Batch { flows: vec![flow.clone()], ..empty.clone() },
-        Batch { flows: vec![flow, tagged], links, ..empty.clone() },
+        Batch { flows: vec![flow.clone(), tagged], links, ..empty.clone() },
+        Batch {
+            flows: vec![Flow { name: 1, name_source: NameSource::Tls.into(), dst_place: 1, ..flow }],
+            names: vec!["www.example.org".to_owned()],
+            places: vec![Place { country: "NL".to_owned(), asn: 64_496, organisation: "Example".to_owned() }],
+            ..empty.clone()
+        },
         empty,
     ]
 }

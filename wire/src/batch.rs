@@ -2,6 +2,8 @@
 
 use prost::{Enumeration, Message};
 
+use crate::names::{NameSource, Place};
+
 /// A part of one drained epoch of one sensor.
 #[derive(Clone, PartialEq, Message)]
 pub struct Batch {
@@ -56,6 +58,12 @@ pub struct Batch {
     /// only. Positive is forward; what a clock drifts by is not counted.
     #[prost(sint64, tag = "16")]
     pub clock_step_ns: i64,
+    /// Names of this part's flows; each at most once.
+    #[prost(string, repeated, tag = "17")]
+    pub names: Vec<String>,
+    /// Places of this part's addresses; each at most once.
+    #[prost(message, repeated, tag = "18")]
+    pub places: Vec<Place>,
 }
 
 /// Flows that were counted but not kept.
@@ -295,6 +303,17 @@ pub struct Flow {
     /// Retransmitted segments, where the kernel offers the count.
     #[prost(uint32, tag = "27")]
     pub retransmits: u32,
+    /// What the responder was called: index into [`Batch::names`] plus one; 0 is not known.
+    #[prost(uint32, tag = "28")]
+    pub name: u32,
+    /// Where `name` was read.
+    #[prost(enumeration = "NameSource", tag = "29")]
+    pub name_source: i32,
+    /// Where the initiator's address is: index into [`Batch::places`] plus one; 0 is not known.
+    #[prost(uint32, tag = "30")]
+    pub src_place: u32,
+    #[prost(uint32, tag = "31")]
+    pub dst_place: u32,
 }
 
 /// Where a TCP connection stands at the end of the epoch.

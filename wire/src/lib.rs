@@ -10,11 +10,13 @@
 mod batch;
 mod codec;
 pub mod link;
+mod names;
 
 pub use batch::{
     Batch, Direction, DropReason, Dropped, EndReason, Flow, LinkStack, Point, Spool, TcpState, Totals,
 };
 pub use codec::{CodecError, decode, encode};
+pub use names::{NameSource, Place};
 
 /// Version of the batch format that this crate writes.
 pub const VERSION: u32 = 1;
@@ -45,4 +47,12 @@ pub mod limits {
     pub const MAX_INTERFACE_NAME: usize = 15;
     /// Observation points in one flow's path.
     pub const MAX_PATH: usize = 16;
+    /// Distinct names of flows in one batch.
+    pub const MAX_NAMES: usize = 8_192;
+    /// Bytes of a name: a domain name has at most 253 as text (RFC 1035).
+    pub const MAX_NAME: usize = 255;
+    /// Distinct places in one batch.
+    pub const MAX_PLACES: usize = 4_096;
+    /// Bytes of the name of an organisation.
+    pub const MAX_ORGANISATION: usize = 128;
 }

@@ -75,7 +75,7 @@ pub struct Candidate {
 
 /// Complete a filter
 ///
-/// For input fields: what may stand at the cursor, names of sensors and interfaces among it, and the first
+/// For input fields: what may stand at the cursor, names of sensors, interfaces and domains among it, and the first
 /// fault of the text.
 #[utoipa::path(
     get,
@@ -99,7 +99,11 @@ pub async fn complete(
         .map(|candidate| Candidate { text: candidate.text, description: candidate.description })
         .collect();
     if let Some(field) = completion.names_of {
-        let names = if field == Field::Sensor { Names::Sensors } else { Names::Interfaces };
+        let names = match field {
+            Field::Sensor => Names::Sensors,
+            Field::Name | Field::Sni => Names::Domains,
+            _ => Names::Interfaces,
+        };
         let names = names::beginning_with(&state.pool, names, &completion.prefix, MAX_NAMES).await?;
         candidates.extend(names.into_iter().map(|text| Candidate { text, description: "" }));
     }

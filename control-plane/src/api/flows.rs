@@ -64,7 +64,9 @@ pub struct Page {
     "tcp_flags": 27, "reverse_tcp_flags": 27, "tcp_state": "closed", "end_reason": "end_of_flow",
     "handshake_rtt_us": 812, "fragment": false, "icmp_type": 0, "icmp_code": 0,
     "interface": "eth0", "direction": "egress", "link": ["vlan:10"],
-    "path": [{"interface": "wg0", "direction": "ingress"}], "sampling_interval": 1, "retransmits": 0
+    "path": [{"interface": "wg0", "direction": "ingress"}], "sampling_interval": 1, "retransmits": 0,
+    "name": "www.example.org", "name_source": "tls", "src_country": null, "dst_country": "NL", "src_asn": null,
+    "dst_asn": 64_496, "src_organisation": null, "dst_organisation": "Example Hosting"
 }))]
 pub struct Flow {
     pub sensor: String,
@@ -111,6 +113,18 @@ pub struct Flow {
     /// One packet in this many was counted
     pub sampling_interval: i32,
     pub retransmits: i32,
+    /// What the responder was called
+    pub name: Option<String>,
+    /// Where the name was read: `dns`, `tls`, `quic` or `http`
+    pub name_source: Option<&'static str>,
+    /// ISO 3166-1 alpha-2, by the sensor's databases
+    pub src_country: Option<String>,
+    pub dst_country: Option<String>,
+    /// Autonomous system
+    pub src_asn: Option<i64>,
+    pub dst_asn: Option<i64>,
+    pub src_organisation: Option<String>,
+    pub dst_organisation: Option<String>,
 }
 
 impl From<flows::Flow> for Flow {
@@ -145,6 +159,14 @@ impl From<flows::Flow> for Flow {
             path: flow.path.into_iter().map(Point::from).collect(),
             sampling_interval: flow.sampling_interval,
             retransmits: flow.retransmits,
+            name_source: flow.name.as_ref().and(flow.name_source).map(render::name_source),
+            name: flow.name,
+            src_country: flow.src_place.country,
+            dst_country: flow.dst_place.country,
+            src_asn: flow.src_place.asn,
+            dst_asn: flow.dst_place.asn,
+            src_organisation: flow.src_place.organisation,
+            dst_organisation: flow.dst_place.organisation,
         }
     }
 }

@@ -14,6 +14,7 @@ mod completion;
 mod credentials;
 mod cursor;
 mod docs;
+mod domains;
 mod enrollments;
 mod error;
 mod export;
@@ -125,6 +126,7 @@ fn routes(state: Option<&AppState>) -> Routes {
         .add(flows, routes!(export::export))
         .add(flows, routes!(top::top))
         .add(flows, routes!(timeseries::timeseries))
+        .add(flows, routes!(domains::list))
         .add(sensors, routes!(sensors::list))
         .add(sensors, routes!(sensors::get))
         .add(sensors, routes!(ledger::ledger))

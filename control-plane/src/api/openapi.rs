@@ -9,6 +9,7 @@ use super::routes::{ADMIN_TOKEN, MACHINE, SENSOR, SESSION};
 #[derive(utoipa::OpenApi)]
 #[openapi(tags(
     (name = "flows", description = "What was counted"),
+    (name = "domains", description = "What responders were called"),
     (name = "sensors", description = "Who counts, and whether all of it arrived"),
     (name = "ingest", description = "For sensors"),
     (name = "auth", description = "Log in, go on, log out"),

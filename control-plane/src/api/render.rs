@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use jiff::Timestamp;
 use serde::Serialize;
 use utoipa::ToSchema;
-use weir_wire::{Direction, EndReason, TcpState, link};
+use weir_wire::{Direction, EndReason, NameSource, TcpState, link};
 
 use crate::store::flows::Point as StoredPoint;
 use crate::store::top::Sums as StoredSums;
@@ -65,6 +65,12 @@ pub fn end_reason(reason: i16) -> &'static str {
         Ok(EndReason::LackOfResources) => "lack_of_resources",
         Ok(EndReason::Unknown) | Err(_) => "unknown",
     }
+}
+
+/// Where a name was read.
+#[must_use]
+pub fn name_source(source: i16) -> &'static str {
+    NameSource::try_from(i32::from(source)).unwrap_or(NameSource::Unknown).word()
 }
 
 /// Link headers, outermost first.

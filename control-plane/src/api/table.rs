@@ -8,7 +8,7 @@ pub struct Table {
     begun: bool,
 }
 
-const COLUMNS: [&str; 29] = [
+const COLUMNS: [&str; 37] = [
     "sensor",
     "sensor_id",
     "window_start",
@@ -38,6 +38,14 @@ const COLUMNS: [&str; 29] = [
     "path",
     "sampling_interval",
     "retransmits",
+    "name",
+    "name_source",
+    "src_country",
+    "dst_country",
+    "src_asn",
+    "dst_asn",
+    "src_organisation",
+    "dst_organisation",
 ];
 
 impl Table {
@@ -87,7 +95,23 @@ fn fields(flow: &Flow) -> [String; COLUMNS.len()] {
         path.join("|"),
         flow.sampling_interval.to_string(),
         flow.retransmits.to_string(),
+        text(flow.name.as_ref()),
+        flow.name_source.unwrap_or_default().to_owned(),
+        text(flow.src_country.as_ref()),
+        text(flow.dst_country.as_ref()),
+        number(flow.src_asn),
+        number(flow.dst_asn),
+        text(flow.src_organisation.as_ref()),
+        text(flow.dst_organisation.as_ref()),
     ]
+}
+
+fn text(field: Option<&String>) -> String {
+    field.cloned().unwrap_or_default()
+}
+
+fn number(field: Option<i64>) -> String {
+    field.map(|number| number.to_string()).unwrap_or_default()
 }
 
 /// A field that a spreadsheet would take for a formula begins with an apostrophe instead.

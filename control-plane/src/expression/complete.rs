@@ -79,7 +79,7 @@ fn offered(expected: Expected) -> Vec<Candidate> {
             Kind::Words(words) => plain(&words.iter().map(|(word, _)| *word).collect::<Vec<_>>()),
             Kind::Protocol => plain(&PROTOCOLS.iter().map(|(name, _)| *name).collect::<Vec<_>>()),
             Kind::Flag => plain(&["true", "false"]),
-            Kind::Network | Kind::Number(_) | Kind::Label(_) | Kind::Name => Vec::new(),
+            Kind::Network | Kind::Number(_) | Kind::Label(_) | Kind::Name | Kind::Country => Vec::new(),
         },
     }
 }

@@ -1,6 +1,6 @@
 //! What a flow can be asked about: names, kinds, the words that stand for numbers.
 
-use weir_wire::{Direction, EndReason, TcpState};
+use weir_wire::{Direction, EndReason, NameSource, TcpState};
 
 /// What values a field takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub enum Kind {
     Name,
     /// `true` or `false`.
     Flag,
+    /// Two letters of ISO 3166-1.
+    Country,
 }
 
 /// Declares the fields: one line each, its doc comment is its description.
@@ -53,6 +55,7 @@ macro_rules! fields {
 }
 
 const PORT: Kind = Kind::Number(u16::MAX as u64);
+const ASN: Kind = Kind::Number(u32::MAX as u64);
 const COUNT: Kind = Kind::Number(i64::MAX as u64);
 
 fields! {
@@ -106,6 +109,24 @@ fields! {
     Mpls = "mpls", Kind::Label(1_048_575);
     /// One packet in this many was counted
     SamplingInterval = "sampling_interval", Kind::Number(i32::MAX as u64);
+    /// What the responder was called, wherever that was read
+    Name = "name", Kind::Name;
+    /// Responder's name in a TLS or QUIC hello
+    Sni = "sni", Kind::Name;
+    /// Where the responder's name was read
+    NameSource = "name_source", Kind::Words(NAME_SOURCES);
+    /// Country of either side, two letters
+    Country = "country", Kind::Country;
+    /// Country of the initiator's address
+    SrcCountry = "src_country", Kind::Country;
+    /// Country of the responder's address
+    DstCountry = "dst_country", Kind::Country;
+    /// Autonomous system of either side
+    Asn = "asn", ASN;
+    /// Autonomous system of the initiator's address
+    SrcAsn = "src_asn", ASN;
+    /// Autonomous system of the responder's address
+    DstAsn = "dst_asn", ASN;
 }
 
 const DIRECTIONS: &[(&str, i16)] =
@@ -128,6 +149,13 @@ const END_REASONS: &[(&str, i16)] = &[
     ("end_of_flow", EndReason::EndOfFlow as i16),
     ("forced_end", EndReason::ForcedEnd as i16),
     ("lack_of_resources", EndReason::LackOfResources as i16),
+];
+
+const NAME_SOURCES: &[(&str, i16)] = &[
+    ("dns", NameSource::Dns as i16),
+    ("tls", NameSource::Tls as i16),
+    ("quic", NameSource::Quic as i16),
+    ("http", NameSource::Http as i16),
 ];
 
 /// Names of the protocols that people filter by, from IANA's list.
@@ -174,7 +202,9 @@ impl Field {
             Kind::Number(_) => &["=", "!=", "<", "<=", ">", ">=", "in", "not in"],
             Kind::Name => &["=", "!=", "~", "!~", "in", "not in"],
             Kind::Flag => &["=", "!="],
-            Kind::Network | Kind::Protocol | Kind::Label(_) | Kind::Words(_) => &["=", "!=", "in", "not in"],
+            Kind::Network | Kind::Protocol | Kind::Label(_) | Kind::Words(_) | Kind::Country => {
+                &["=", "!=", "in", "not in"]
+            }
         }
     }
 
@@ -191,6 +221,7 @@ impl Field {
             }
             Kind::Name => "a name, such as \"edge-1\"".to_owned(),
             Kind::Flag => "true or false".to_owned(),
+            Kind::Country => "two letters of ISO 3166-1, such as NL".to_owned(),
         }
     }
 }

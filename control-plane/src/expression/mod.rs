@@ -12,7 +12,8 @@
 //! ```
 //!
 //! Values are words (`tcp`, `10.0.0.0/8`, `10k`, `1000..2000`) or quoted text; `~` takes a pattern in which
-//! `*` stands for anything. Words do not care for case, names of sensors and interfaces do.
+//! `*` stands for anything. Words and names of responders do not care for case, names of
+//! sensors and interfaces do.
 
 mod complete;
 mod field;

@@ -204,6 +204,10 @@ impl Parser<'_> {
                 .find(|(word, _)| text.eq_ignore_ascii_case(word))
                 .map(|(_, number)| Value::Number(u64::from(number.unsigned_abs()))),
             Kind::Name => Some(Value::Text(text.to_owned())),
+            Kind::Country => {
+                let is_code = text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_alphabetic());
+                is_code.then(|| Value::Text(text.to_ascii_uppercase()))
+            }
             Kind::Flag => match () {
                 () if text.eq_ignore_ascii_case("true") => Some(Value::Number(1)),
                 () if text.eq_ignore_ascii_case("false") => Some(Value::Number(0)),

@@ -3,6 +3,7 @@
 use uuid::Uuid;
 use weir_wire::{Flow, Totals};
 
+use super::context::Context;
 use super::loss::{Dropped, Reason};
 use super::placement::Placement;
 
@@ -22,6 +23,7 @@ pub struct Batch {
     pub links: Vec<Vec<i32>>,
     /// Their `point` and `path` are indexes into `points` here, not the sensor's numbers.
     pub flows: Vec<Flow>,
+    pub context: Context,
     pub crossing_packets: i64,
     pub crossing_octets: i64,
     /// Both directions of all `flows`.
@@ -82,6 +84,7 @@ impl Batch {
             return;
         }
         let records = std::mem::take(&mut self.flows).len() as i64;
+        self.context = Context::default();
         let (packets, octets) = (std::mem::take(&mut self.packets), std::mem::take(&mut self.octets));
         self.dropped = Some(Dropped { reason: Reason::Expired, records, packets, octets });
     }

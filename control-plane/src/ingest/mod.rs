@@ -6,6 +6,7 @@
 
 mod admission;
 mod batch;
+mod context;
 mod loss;
 mod placement;
 pub mod rollup;
@@ -19,6 +20,7 @@ use weir_wire::CodecError;
 
 use crate::config;
 use crate::store::batches::{self, Clock, Stored};
+use crate::store::dictionary::Dictionary;
 use crate::store::partitions::{self, Known};
 use crate::store::{Pool, StoreError, sensors};
 use crate::stream::Stream;
@@ -26,6 +28,7 @@ use crate::telemetry::Metrics;
 
 pub use admission::{Admission, Busy, Permit, Place};
 pub use batch::{Batch, Point, Spool};
+pub use context::Context;
 pub use loss::{Dropped, Reason};
 pub use placement::{Horizon, Placement};
 pub use validate::{Invalid, check};
@@ -71,6 +74,7 @@ pub struct Accepted {
 pub struct Ingest {
     pool: Pool,
     known: Known,
+    dictionary: Dictionary,
     settings: Arc<config::Ingest>,
     retention: Arc<config::Retention>,
     stream: Stream,
@@ -87,7 +91,8 @@ impl Ingest {
         stream: Stream,
         metrics: Metrics,
     ) -> Self {
-        Self { pool, known, settings: Arc::new(settings), retention, stream, metrics }
+        let dictionary = Dictionary::default();
+        Self { pool, known, dictionary, settings: Arc::new(settings), retention, stream, metrics }
     }
 
     /// Stores a batch of an authenticated sensor. The permit is held until it is done with.
@@ -181,6 +186,7 @@ impl Ingest {
         if batch.flows.is_empty() {
             wanted.clear();
         }
+        let domain_ids = self.dictionary.resolve(&self.pool, &batch.context).await?;
         for attempt in 0.. {
             partitions::ensure(&self.pool, &self.known, &wanted).await?;
             let rollup = {
@@ -189,7 +195,7 @@ impl Ingest {
             };
             let rollup =
                 async { rollup.await.map_err(|_| StoreError::Unavailable("a rollup failed".to_owned())) };
-            match batches::store(&self.pool, sensor_id, batch, clock, rollup).await {
+            match batches::store(&self.pool, sensor_id, batch, clock, &domain_ids, rollup).await {
                 Err(StoreError::MissingPartition(_)) if attempt == 0 => self.known.forget(),
                 result => return result,
             }

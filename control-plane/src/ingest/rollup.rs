@@ -196,6 +196,7 @@ mod tests {
             points: Vec::new(),
             links: Vec::new(),
             flows,
+            context: crate::ingest::Context::default(),
             crossing_packets: 0,
             crossing_octets: 0,
             packets: 0,

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use weir_wire::{Direction, EndReason, Flow, TcpState, Totals, limits, link};
 
 use super::batch::{Batch, Point, Spool};
+use super::context::{self, Context};
 use super::loss;
 use super::placement::Placement;
 
@@ -61,6 +62,7 @@ pub fn check(batch: weir_wire::Batch) -> Result<Batch, Invalid> {
     };
     let (points, index_of) = check_points(batch.points, batch.part)?;
     let links = check_links(&batch.links)?;
+    let context = Context::check(&batch.names, batch.places)?;
     let mut flows = batch.flows;
     if flows.len() > limits::MAX_RECORDS {
         return invalid("flows", format!("{} records, more than {}", flows.len(), limits::MAX_RECORDS));
@@ -73,6 +75,7 @@ pub fn check(batch: weir_wire::Batch) -> Result<Batch, Invalid> {
     let (mut packets, mut octets) = (0_u64, 0_u64);
     for (index, flow) in flows.iter_mut().enumerate() {
         check_flow(flow, length_ns, links.len(), &index_of)
+            .and_then(|()| context::check_flow(flow, context.names.len(), context.places.len()))
             .map_err(|(field, message)| Invalid { field: format!("flows[{index}].{field}"), message })?;
         packets = packets.saturating_add(flow.packets).saturating_add(flow.reverse_packets);
         octets = octets.saturating_add(flow.octets).saturating_add(flow.reverse_octets);
@@ -100,6 +103,7 @@ pub fn check(batch: weir_wire::Batch) -> Result<Batch, Invalid> {
         points,
         links,
         flows,
+        context,
         crossing_packets,
         crossing_octets,
         packets: count("the sum of flows[].packets", packets)?,

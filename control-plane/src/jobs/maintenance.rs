@@ -8,6 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::{Job, Run};
 use crate::config::Retention;
 use crate::store::compaction;
+use crate::store::dictionary;
 use crate::store::maintenance;
 use crate::store::partitions::{self, Known, Parent, Partition};
 use crate::store::{Pool, StoreError, erasure, events, sensors};
@@ -43,6 +44,7 @@ impl Maintenance {
             }),
             self.job("ledger-retention", hour, |this, run| async move { this.forget_keys(run.now).await }),
             self.job("event-retention", hour, |this, run| async move { this.forget_events(run.now).await }),
+            self.job("domain-retention", hour, |this, run| async move { this.forget_domains(run.now).await }),
             self.job("erasure", hour, |this, _| async move { this.erase().await }),
             self.job("rollups", quarter, |this, run| async move { this.compact(&run).await }),
             self.job("index-summaries", quarter, |this, run| async move { this.summarize(run.now).await }),
@@ -113,6 +115,17 @@ impl Maintenance {
         let pruned = events::prune(&self.pool, before, self.retention.events_max).await?;
         if pruned > 0 {
             tracing::info!(events = pruned, "events deleted: past their retention");
+        }
+        Ok(())
+    }
+
+    /// Domains that no flow can refer to any more: the last batch that used one came two days before the last
+    /// flow that is kept began, and a window lies at most a day ahead.
+    async fn forget_domains(&self, now: Timestamp) -> Result<(), StoreError> {
+        let end = days_before(now, self.retention.flows_days + 2);
+        let deleted = dictionary::forget_before(&self.pool, end).await?;
+        if deleted > 0 {
+            tracing::info!(rows = deleted, "domains deleted: no flow refers to them");
         }
         Ok(())
     }

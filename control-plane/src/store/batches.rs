@@ -56,17 +56,18 @@ pub fn partitions(batch: &Batch) -> Result<[Partition; 3], StoreError> {
     Ok(Parent::ALL.map(|parent| Partition::holding(parent, start)))
 }
 
-/// Stores the batch. `rollup` may still be in the making when the rows begin to flow.
+/// Stores the batch. `domain_ids` are of its names, in their order; `rollup` may still be in the making when the rows begin to flow.
 pub async fn store(
     pool: &Pool,
     sensor_id: i32,
     batch: &Batch,
     clock: Clock,
+    domain_ids: &[i32],
     rollup: impl Future<Output = Result<Vec<Row>, StoreError>>,
 ) -> Result<Stored, StoreError> {
     let work = async {
         let mut lease = pool.begin(Class::Ingest, Isolation::ReadCommitted, "ingest").await?;
-        let result = steps(&mut lease, sensor_id, batch, clock, rollup).await;
+        let result = steps(&mut lease, sensor_id, batch, clock, domain_ids, rollup).await;
         lease.finish(result).await
     };
     pool.within(Class::Ingest, work).await
@@ -77,6 +78,7 @@ async fn steps(
     sensor_id: i32,
     batch: &Batch,
     clock: Clock,
+    domain_ids: &[i32],
     rollup: impl Future<Output = Result<Vec<Row>, StoreError>>,
 ) -> Result<Stored, StoreError> {
     let batch_id = match insert_key(lease, sensor_id, batch, clock).await? {
@@ -84,7 +86,8 @@ async fn steps(
         Err(stored) => return Ok(stored),
     };
     let point_ids = resolve_points(lease, sensor_id, batch).await?;
-    copy_flows(lease, sensor_id, batch_id, &point_ids, batch).await?;
+    let common = copy::Common { sensor_id, batch_id, point_ids: &point_ids, domain_ids };
+    copy_flows(lease, &common, batch).await?;
     insert_totals(lease, sensor_id, &point_ids, batch).await?;
     rollups::add(lease, sensor_id, batch.window_start_us(), &rollup.await?).await?;
     update_status(lease, sensor_id, batch, clock).await?;
@@ -260,24 +263,17 @@ async fn resolve_points(
 }
 
 /// Rows go straight into the day's partition, which saves Postgres routing each of them.
-async fn copy_flows(
-    lease: &Lease<'_>,
-    sensor_id: i32,
-    batch_id: i64,
-    point_ids: &[i32],
-    batch: &Batch,
-) -> Result<(), StoreError> {
+async fn copy_flows(lease: &Lease<'_>, common: &copy::Common<'_>, batch: &Batch) -> Result<(), StoreError> {
     if batch.flows.is_empty() {
         return Ok(());
     }
     let [partition, ..] = partitions(batch)?;
     let sql = format!("COPY {} ({}) FROM STDIN (FORMAT binary)", partition.name(), copy::COLUMNS);
     let mut sink = pin!(lease.client().copy_in::<Bytes>(&sql).await?);
-    let common = copy::Common { sensor_id, batch_id, point_ids };
     let mut chunk = BytesMut::with_capacity(CHUNK + 1_024);
     copy::put_header(&mut chunk);
     for (ordinal, flow) in batch.flows.iter().enumerate() {
-        copy::put_flow(&mut chunk, &common, batch, ordinal, flow);
+        copy::put_flow(&mut chunk, common, batch, ordinal, flow);
         if chunk.len() >= CHUNK {
             sink.send(std::mem::replace(&mut chunk, BytesMut::with_capacity(CHUNK + 1_024)).freeze()).await?;
         }

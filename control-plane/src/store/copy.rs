@@ -5,14 +5,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use bytes::{BufMut, BytesMut};
 use weir_wire::Flow;
 
-use crate::ingest::Batch;
+use crate::ingest::{Batch, Context};
 
 /// The columns of `flow`, in the order that [`put_flow`] writes them.
 pub const COLUMNS: &str = "window_start, flow_id, start_ns, first_ns, last_ns, packets, octets, \
     reverse_packets, reverse_octets, sensor_id, point_id, src_port, dst_port, handshake_rtt_us, \
     sampling_interval, retransmits, protocol, tcp_flags, reverse_tcp_flags, tcp_state, end_reason, \
-    icmp_type, icmp_code, fragment, src, dst, link, path";
-const COLUMN_COUNT: i16 = 28;
+    icmp_type, icmp_code, fragment, src, dst, link, path, domain_id, name_source, src_country, \
+    dst_country, src_asn, dst_asn";
+const COLUMN_COUNT: i16 = 34;
 
 /// Bits of `flow_id` below the batch's id; a batch has fewer records than that.
 const ORDINAL_BITS: u32 = 16;
@@ -32,6 +33,8 @@ pub struct Common<'a> {
     pub batch_id: i64,
     /// By the index that flows hold.
     pub point_ids: &'a [i32],
+    /// By the index that flows hold less one.
+    pub domain_ids: &'a [i32],
 }
 
 /// Signature, no flags, no header extension.
@@ -65,10 +68,7 @@ pub fn put_flow(out: &mut BytesMut, common: &Common<'_>, batch: &Batch, ordinal:
     put_i32(out, common.point_ids.get(flow.point as usize).copied().unwrap_or_default());
     put_i32(out, flow.src_port as i32);
     put_i32(out, flow.dst_port as i32);
-    match flow.handshake_rtt_us {
-        Some(rtt) => put_i32(out, rtt as i32),
-        None => put_null(out),
-    }
+    put_option(out, flow.handshake_rtt_us.map(|rtt| rtt as i32), put_i32);
     put_i32(out, batch.sampling_interval);
     put_i32(out, flow.retransmits as i32);
     put_i16(out, flow.protocol as i16);
@@ -86,6 +86,20 @@ pub fn put_flow(out: &mut BytesMut, common: &Common<'_>, batch: &Batch, ordinal:
     put_array(out, link.map(Vec::as_slice).unwrap_or_default().iter().copied());
     let points = flow.path.iter();
     put_array(out, points.map(|index| common.point_ids.get(*index as usize).copied().unwrap_or_default()));
+    put_context(out, common, &batch.context, flow);
+}
+
+fn put_context(out: &mut BytesMut, common: &Common<'_>, context: &Context, flow: &Flow) {
+    let name = context.name(flow);
+    put_option(out, name.and_then(|(index, _)| common.domain_ids.get(index).copied()), put_i32);
+    put_option(out, name.map(|(_, source)| source as i16), put_i16);
+    let places = [flow.src_place, flow.dst_place].map(|number| context.place(number));
+    for place in places {
+        put_option(out, place.map(|place| &*place.country).filter(|country| !country.is_empty()), put_text);
+    }
+    for place in places {
+        put_option(out, place.map(|place| i64::from(place.asn)).filter(|asn| *asn != 0), put_i64);
+    }
 }
 
 /// The address that the wire holds as two numbers.
@@ -111,6 +125,18 @@ fn put_i32(out: &mut BytesMut, value: i32) {
 fn put_i16(out: &mut BytesMut, value: i16) {
     out.put_i32(2);
     out.put_i16(value);
+}
+
+fn put_text(out: &mut BytesMut, text: &str) {
+    out.put_i32(text.len() as i32);
+    out.put_slice(text.as_bytes());
+}
+
+fn put_option<T>(out: &mut BytesMut, value: Option<T>, put: impl Fn(&mut BytesMut, T)) {
+    match value {
+        Some(value) => put(out, value),
+        None => put_null(out),
+    }
 }
 
 fn put_null(out: &mut BytesMut) {

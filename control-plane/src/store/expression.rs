@@ -1,7 +1,7 @@
 //! An expression as SQL over `flow`: columns and operators are ours, every value is bound.
 
 use tokio_postgres::types::Type;
-use weir_wire::link;
+use weir_wire::{NameSource, link};
 
 use super::filter::Sql;
 use crate::expression::{Comparison, Expression, Field, Kind, Test, Value};
@@ -41,7 +41,7 @@ impl Sql {
             Comparison::Above(bound) => vec![self.compared(*field, ">", *bound)],
             Comparison::AtLeast(bound) => vec![self.compared(*field, ">=", *bound)],
             Comparison::Like(pattern) => {
-                let pattern = self.bind(like(pattern), Type::TEXT);
+                let pattern = self.bind(like(&spelled(*field, pattern)), Type::TEXT);
                 vec![named(*field, &format!("LIKE {pattern}"))]
             }
         };
@@ -55,8 +55,11 @@ impl Sql {
                 either(field, |column| format!("{column} {operator} {value}"))
             }
             Value::Text(name) => {
-                let name = self.bind(name.clone(), Type::TEXT);
-                named(field, &format!("= {name}"))
+                let name = self.bind(spelled(field, name), Type::TEXT);
+                match field.kind() {
+                    Kind::Country => either(field, |column| format!("{column} = {name}")),
+                    _ => named(field, &format!("= {name}")),
+                }
             }
             Value::Number(number) => match (field, field.kind()) {
                 (Field::Vlan, _) => self.in_stack(link::VLAN, *number),
@@ -123,12 +126,31 @@ const fn columns(field: Field) -> &'static [&'static str] {
         Field::Vlan | Field::Mpls => &["link"],
         Field::Sensor => &["sensor_id"],
         Field::Interface | Field::Direction => &["point_id"],
+        Field::Name | Field::Sni => &["domain_id"],
+        Field::NameSource => &["name_source"],
+        Field::Country => &["src_country", "dst_country"],
+        Field::SrcCountry => &["src_country"],
+        Field::DstCountry => &["dst_country"],
+        Field::Asn => &["src_asn", "dst_asn"],
+        Field::SrcAsn => &["src_asn"],
+        Field::DstAsn => &["dst_asn"],
     }
 }
 
-/// Flows whose sensor or interface has a name that passes the test.
+/// A name as it is stored: those of domains in small letters.
+fn spelled(field: Field, name: &str) -> String {
+    if matches!(field, Field::Name | Field::Sni) { name.to_lowercase() } else { name.to_owned() }
+}
+
+/// Flows whose sensor, interface or responder has a name that passes the test.
 fn named(field: Field, test: &str) -> String {
+    let domain = format!("domain_id IN (SELECT domain_id FROM domain WHERE name {test})");
     match field {
+        Field::Name => domain,
+        Field::Sni => {
+            let (tls, quic) = (NameSource::Tls as i16, NameSource::Quic as i16);
+            format!("({domain} AND name_source IN ({tls}, {quic}))")
+        }
         Field::Sensor => format!("sensor_id IN (SELECT sensor_id FROM sensor WHERE name {test})"),
         _ => of_point(&format!("interface {test}")),
     }
@@ -139,7 +161,7 @@ fn of_point(test: &str) -> String {
 }
 
 /// A pattern of ours as one of SQL's: `*` is `%`, and SQL's own signs mean themselves.
-fn like(pattern: &str) -> String {
+pub(super) fn like(pattern: &str) -> String {
     let mut like = String::with_capacity(pattern.len());
     for char in pattern.chars() {
         match char {

@@ -48,6 +48,18 @@ pub struct Flow {
     pub point: Point,
     pub link: Vec<i32>,
     pub path: Vec<Point>,
+    pub name: Option<String>,
+    pub name_source: Option<i16>,
+    pub src_place: Place,
+    pub dst_place: Place,
+}
+
+/// Where an address is, as far as the sensor's databases told.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    pub country: Option<String>,
+    pub asn: Option<i64>,
+    pub organisation: Option<String>,
 }
 
 /// One direction of one interface.
@@ -60,7 +72,10 @@ pub struct Point {
 pub(super) const COLUMNS: &str = "window_start, flow_id, sensor_id, start_ns, first_ns, last_ns, src, dst, protocol, \
     src_port, dst_port, packets, octets, reverse_packets, reverse_octets, tcp_flags, reverse_tcp_flags, \
     tcp_state, end_reason, handshake_rtt_us, fragment, icmp_type, icmp_code, sampling_interval, \
-    retransmits, point_id, link, path";
+    retransmits, point_id, link, path, name_source, src_country, dst_country, src_asn, dst_asn, \
+    (SELECT name FROM domain WHERE domain.domain_id = flow.domain_id) AS name, \
+    (SELECT organisation FROM autonomous_system WHERE asn = src_asn) AS src_organisation, \
+    (SELECT organisation FROM autonomous_system WHERE asn = dst_asn) AS dst_organisation";
 
 /// At most `limit` flows of the filter that come after `after`. Keys only grow older along the pages, so
 /// what is stored meanwhile moves none of them.
@@ -179,6 +194,18 @@ impl Names {
             point: point(row.get("point_id")),
             link: row.get::<_, Option<Vec<i32>>>("link").unwrap_or_default(),
             path: path.unwrap_or_default().into_iter().map(point).collect(),
+            name: row.get("name"),
+            name_source: row.get("name_source"),
+            src_place: Place {
+                country: row.get("src_country"),
+                asn: row.get("src_asn"),
+                organisation: row.get("src_organisation"),
+            },
+            dst_place: Place {
+                country: row.get("dst_country"),
+                asn: row.get("dst_asn"),
+                organisation: row.get("dst_organisation"),
+            },
         }
     }
 }

@@ -10,6 +10,8 @@ pub mod batches;
 pub mod compaction;
 mod copy;
 pub mod credentials;
+pub mod dictionary;
+pub mod domains;
 pub mod enrollments;
 pub mod erasure;
 mod error;

@@ -7,6 +7,7 @@ use super::{Class, Isolation, Pool, StoreError};
 pub enum Names {
     Sensors,
     Interfaces,
+    Domains,
 }
 
 /// Up to `limit` names that begin with `prefix`, in order.
@@ -22,6 +23,7 @@ pub async fn beginning_with(
             "SELECT DISTINCT interface FROM observation_point WHERE starts_with(interface, $1)
              ORDER BY interface LIMIT $2"
         }
+        Names::Domains => "SELECT name FROM domain WHERE starts_with(name, $1) ORDER BY name LIMIT $2",
     };
     let work = async {
         let lease = pool.begin(Class::Query, Isolation::Snapshot, "names").await?;

@@ -77,6 +77,7 @@ const TABLE: &[Row] = &[
     ("get /api/v1/flows/filter", FLOWS),
     ("get /api/v1/flows/top", FLOWS),
     ("get /api/v1/flows/timeseries", FLOWS),
+    ("get /api/v1/domains", FLOWS),
     ("get /api/v1/sensors", READ),
     ("get /api/v1/sensors/{id}", READ),
     ("get /api/v1/sensors/{id}/ledger", READ),

@@ -3,21 +3,7 @@
 use serde_json::{Value, json};
 use weir_wire::{Flow, LinkStack, TcpState, link};
 
-use crate::support::{Plane, batch, flow, recent_minute_ns};
-
-/// Percent-encoded, all of it: what a filter holds is its own affair.
-fn encoded(text: &str) -> String {
-    text.bytes().fold(String::new(), |encoded, byte| encoded + &format!("%{byte:02X}"))
-}
-
-/// The responder's ports of the flows that a filter chooses, in order.
-async fn ports(plane: &Plane<'_>, filter: &str) -> Vec<u64> {
-    let page = plane.json(&format!("/api/v1/flows?filter={}", encoded(filter))).await;
-    let items = page["items"].as_array().expect("a list");
-    let mut ports: Vec<u64> = items.iter().filter_map(|item| item["dst_port"].as_u64()).collect();
-    ports.sort_unstable();
-    ports
-}
+use crate::support::{Plane, batch, encoded, flow, ports, recent_minute_ns};
 
 /// Three flows of one sensor, told apart by the responder's port.
 async fn plane_with_flows() -> Plane<'static> {

@@ -1,7 +1,7 @@
 //! A1, A3: flows come back as they were sent, filtered, in stable pages.
 
 use serde_json::{Value, json};
-use weir_wire::{EndReason, Flow, LinkStack, TcpState, link};
+use weir_wire::{EndReason, Flow, LinkStack, NameSource, Place, TcpState, link};
 
 use crate::support::{EGRESS, Plane, SECOND, batch, flow, mixed_flows, recent_minute_ns, rfc3339};
 
@@ -46,12 +46,21 @@ async fn a1_every_field_of_a_flow_comes_back() {
             link: 2,
             path: vec![40],
             retransmits: 5,
+            name: 1,
+            name_source: NameSource::Quic as i32,
+            src_place: 2,
+            dst_place: 1,
         }],
     );
     sent.sampling_interval = 100;
     sent.links = vec![
         LinkStack { headers: vec![link::SNAP] },
         LinkStack { headers: vec![link::VLAN | 10, link::PPPOE, link::MPLS | 16] },
+    ];
+    sent.names = vec!["www.example.org".to_owned()];
+    sent.places = vec![
+        Place { country: "NL".to_owned(), asn: u32::MAX, organisation: "Example Hosting".to_owned() },
+        Place { country: "DE".to_owned(), ..Place::default() },
     ];
     plane.store(&token, &sent).await;
     let page = plane.json("/api/v1/flows").await;
@@ -70,6 +79,9 @@ async fn a1_every_field_of_a_flow_comes_back() {
         "handshake_rtt_us": 812, "fragment": true, "icmp_type": 255, "icmp_code": 1,
         "interface": "eth0", "direction": "egress", "link": ["vlan:10", "pppoe", "mpls:16"],
         "path": [{"interface": "eth0", "direction": "ingress"}], "sampling_interval": 100, "retransmits": 5,
+        "name": "www.example.org", "name_source": "quic",
+        "src_country": "DE", "src_asn": null, "src_organisation": null,
+        "dst_country": "NL", "dst_asn": 4_294_967_295_u32, "dst_organisation": "Example Hosting",
     });
     assert_eq!(items(&page), &vec![expected]);
 }

@@ -34,6 +34,7 @@ mod limits;
 mod login_throttle;
 mod metrics;
 mod migrations;
+mod names;
 mod openapi;
 mod pool;
 mod retention;

@@ -46,6 +46,7 @@ fn a1_every_route_is_in_the_document() {
         "get /api/v1/audit",
         "get /api/v1/audit/export",
         "get /api/v1/auth/me",
+        "get /api/v1/domains",
         "get /api/v1/enrollments",
         "get /api/v1/flows",
         "get /api/v1/flows/export",

@@ -353,6 +353,20 @@ pub fn mixed_flows() -> Vec<Flow> {
     flows
 }
 
+/// Percent-encoded, all of it: what a filter holds is its own affair.
+pub fn encoded(text: &str) -> String {
+    text.bytes().fold(String::new(), |encoded, byte| encoded + &format!("%{byte:02X}"))
+}
+
+/// The responder's ports of the flows that a filter chooses, in order.
+pub async fn ports(plane: &Plane<'_>, filter: &str) -> Vec<u64> {
+    let page = plane.json(&format!("/api/v1/flows?filter={}", encoded(filter))).await;
+    let items = page["items"].as_array().expect("a list");
+    let mut ports: Vec<u64> = items.iter().filter_map(|item| item["dst_port"].as_u64()).collect();
+    ports.sort_unstable();
+    ports
+}
+
 /// Waits until something holds; gives up after a time that no machine is too busy for.
 pub async fn eventually<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
     let deadline = Instant::now() + Duration::from_mins(1);

@@ -234,6 +234,7 @@ impl Merger {
                     &scratch.sides,
                     &scratch.crossings,
                 )),
+                context: None,
             });
         }
         merged.evicted += conversation.trim() as u64;

@@ -17,4 +17,4 @@ mod tests;
 mod tuple;
 
 pub use merge::{Limits, Merger, PART_OBSERVATIONS};
-pub use record::{Merged, Part, Record, Stack};
+pub use record::{Context, Merged, Name, Part, Record, Stack};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use weir_wire::{EndReason, TcpState};
+use weir_wire::{EndReason, NameSource, Place, TcpState};
 
 use crate::kernel::{DrainFigures, FlowKey, PointTotals};
 
@@ -77,4 +77,23 @@ pub struct Record {
     pub point: u16,
     /// Further points that the same packets crossed, in order of time.
     pub path: Box<[u16]>,
+    /// Boxed: most records of a flood have none.
+    pub context: Option<Box<Context>>,
+}
+
+/// What is known of a connection beyond its counts. The merge leaves it empty; [`crate::enrich`] fills it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Context {
+    /// What the responder was called.
+    pub name: Option<Name>,
+    /// Where the initiator's address is.
+    pub src_place: Option<Arc<Place>>,
+    pub dst_place: Option<Arc<Place>>,
+}
+
+/// A responder's name, cleaned, and where it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Name {
+    pub text: Arc<str>,
+    pub source: NameSource,
 }

@@ -11,6 +11,7 @@ mod backoff;
 mod breaker;
 mod client;
 mod courier;
+mod dictionary;
 mod lanes;
 mod outbox;
 mod parts;
