@@ -103,6 +103,7 @@ pub async fn start(config: &Config) -> anyhow::Result<Server> {
         sensors: Arc::new(config.sensors.clone()),
         retention,
         jobs: jobs.clone(),
+        answers: api::Answers::new(config.api.cache_bytes),
         exports: Arc::new(Semaphore::new(config.api.max_exports)),
     };
     let tls = Tls::open(config, &state.metrics).context("make TLS ready")?;

@@ -5,6 +5,7 @@
 //! not say who may call it does not compile.
 
 mod access;
+mod answers;
 mod audit;
 mod auth;
 mod belonging;
@@ -61,6 +62,7 @@ use crate::store::Pool;
 use crate::telemetry::Metrics;
 
 use access::Access;
+pub use answers::Answers;
 use routes::Routes;
 
 pub use error::{ApiError, Category, FieldError, Problem};
@@ -82,6 +84,8 @@ pub struct AppState {
     pub sensors: Arc<config::Sensors>,
     pub retention: Arc<config::Retention>,
     pub jobs: Jobs,
+    /// Answers of expensive questions.
+    pub answers: Answers,
     /// Places for exports.
     pub exports: Arc<Semaphore>,
 }

@@ -1,15 +1,20 @@
 //! `GET /api/v1/flows/timeseries`: sums over equal steps of time.
 
-use axum::Json;
 use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::Response;
+use jiff::SignedDuration;
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
+use super::answers::{self, Question};
 use super::params::{FromParams, Params, Query};
 use super::render::{self, Sums};
-use super::window::FilterParams;
+use super::window::{Compare, CompareParams, FilterParams, Window};
 use super::{ApiError, AppState};
-use crate::store::timeseries::{self, Source};
+use crate::store::filter::Filter;
+use crate::store::resolution::{ceil, floor};
+use crate::store::timeseries::{self, Point, Source};
 
 /// Steps in one answer.
 const MAX_STEPS: i64 = 2_000;
@@ -34,13 +39,14 @@ pub struct StepParams {
 pub struct TimeseriesParams {
     filter: FilterParams,
     step: StepParams,
+    compare: CompareParams,
 }
 
 impl FromParams for TimeseriesParams {
     fn read(params: &mut Params) -> Self {
         let filter = FilterParams::read(params);
         let step = params.parsed("step", "a length of 1 s to 31 d, such as 60, 30s, 1m, 1h or 1d", step_s);
-        Self { filter, step: StepParams { step } }
+        Self { filter, step: StepParams { step }, compare: CompareParams::read(params) }
     }
 }
 
@@ -70,6 +76,9 @@ pub struct Timeseries {
     pub source: &'static str,
     /// Every step that touches the window, in order; steps without traffic too
     pub points: Vec<Step>,
+    /// With `compare=previous`: as many steps right before these, the first for the first
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub previous: Option<Vec<Step>>,
 }
 
 /// A step, counted whole even where the window begins or ends within it.
@@ -81,45 +90,83 @@ pub struct Step {
     pub sums: Sums,
 }
 
+impl From<Point> for Step {
+    fn from(point: Point) -> Self {
+        Self { start: render::time(point.start), sums: Sums::from(point.sums) }
+    }
+}
+
 /// Traffic over time
 ///
-/// A flow belongs to the step in which its epoch began.
+/// A flow belongs to the step in which its epoch began. Where `from` and `to` are given, the answer has an `ETag`
+/// that changes with the flows of the window.
 #[utoipa::path(
     get,
     path = "/api/v1/flows/timeseries",
     tag = "flows",
-    params(FilterParams, StepParams),
+    params(FilterParams, StepParams, CompareParams, answers::IfNoneMatch),
     responses(
         (status = 200, body = Timeseries, description = "The steps"),
+        (status = 304, description = "As it was when it had this `ETag`"),
     )
 )]
 pub async fn timeseries(
     State(state): State<AppState>,
-    Query { value: params, .. }: Query<TimeseriesParams>,
-) -> Result<Json<Timeseries>, ApiError> {
+    headers: HeaderMap,
+    Query { value: params, given }: Query<TimeseriesParams>,
+) -> Result<Response, ApiError> {
     let window = params.filter.window()?;
-    let length = window.to.duration_since(window.from).as_secs();
-    let step = params.step.step.unwrap_or_else(|| {
-        let fits = |step: &&i64| length / **step <= GOOD_STEPS;
-        ROUND_STEPS_S.iter().find(fits).copied().unwrap_or(MAX_STEP_S)
-    });
-    if length / step > MAX_STEPS {
-        let message = format!("makes more than {MAX_STEPS} steps of this window");
-        return Err(ApiError::parameter("step", message));
-    }
+    let step = params.step.of(window)?;
     let filter = params.filter.filter(&state, window).await?;
-    let series = timeseries::timeseries(&state.pool, &filter, step).await?;
-    let points = series
-        .points
-        .into_iter()
-        .map(|point| Step { start: render::time(point.start), sums: Sums::from(point.sums) })
-        .collect();
+    let mut all = Filter { from: floor(filter.from, step), to: ceil(filter.to, step), ..filter.clone() };
+    if params.compare.compare.is_some() {
+        all.from = all.moved_back(all.to.duration_since(all.from)).from;
+    }
+    let question = Question { route: "timeseries", given: &given, filter: &all, headers: &headers };
+    answers::answer(&state, question, series(&state, params.compare.compare, &filter, step)).await
+}
+
+async fn series(
+    state: &AppState,
+    compare: Option<Compare>,
+    filter: &Filter,
+    step: i64,
+) -> Result<Timeseries, ApiError> {
+    let series = timeseries::timeseries(&state.pool, filter, step).await?;
+    let previous = match compare {
+        None => None,
+        Some(Compare::Previous) => {
+            let length = SignedDuration::from_secs(step * series.points.len() as i64);
+            Some(timeseries::timeseries(&state.pool, &filter.moved_back(length), step).await?)
+        }
+    };
     let source = match series.source {
         Source::Flows => "flows",
         Source::Minutes => "rollup_1m",
         Source::Hours => "rollup_1h",
     };
-    Ok(Json(Timeseries { step_seconds: step, source, points }))
+    Ok(Timeseries {
+        step_seconds: step,
+        source,
+        points: series.points.into_iter().map(Step::from).collect(),
+        previous: previous.map(|previous| previous.points.into_iter().map(Step::from).collect()),
+    })
+}
+
+impl StepParams {
+    /// The length of a step in seconds: the one that was given if there are not too many, or a good one.
+    fn of(&self, window: Window) -> Result<i64, ApiError> {
+        let length = window.to.duration_since(window.from).as_secs();
+        let step = self.step.unwrap_or_else(|| {
+            let fits = |step: &&i64| length / **step <= GOOD_STEPS;
+            ROUND_STEPS_S.iter().find(fits).copied().unwrap_or(MAX_STEP_S)
+        });
+        if length / step > MAX_STEPS {
+            let message = format!("makes more than {MAX_STEPS} steps of this window");
+            return Err(ApiError::parameter("step", message));
+        }
+        Ok(step)
+    }
 }
 
 #[cfg(test)]

@@ -1,17 +1,20 @@
 //! `GET /api/v1/flows/top`: the largest talkers.
 
-use axum::Json;
 use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::Response;
 use jiff::Timestamp;
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
+use super::answers::{self, Question};
 use super::params::{FromParams, Params, Query};
 use super::render::{self, Sums};
-use super::window::FilterParams;
+use super::window::{Compare, CompareParams, FilterParams};
 use super::{ApiError, AppState};
 use crate::ingest::rollup::Dimension;
-use crate::store::top::{self, Metric};
+use crate::store::filter::Filter;
+use crate::store::top::{self, Choice, Metric};
 
 const DEFAULT_LIMIT: u64 = 10;
 
@@ -44,6 +47,7 @@ pub struct RankParams {
 pub struct TopParams {
     filter: FilterParams,
     rank: RankParams,
+    compare: CompareParams,
 }
 
 impl FromParams for TopParams {
@@ -52,7 +56,8 @@ impl FromParams for TopParams {
         let by = params.choice("by", DIMENSIONS);
         let metric = params.choice("metric", METRICS);
         let limit = params.number("limit", 1..=1_000).map(|limit| limit as u16);
-        Self { filter, rank: RankParams { by, metric, limit } }
+        let compare = CompareParams::read(params);
+        Self { filter, rank: RankParams { by, metric, limit }, compare }
     }
 }
 
@@ -74,6 +79,22 @@ pub struct Top {
     pub other: Sums,
     /// All flows of the window, always exact
     pub total: Sums,
+    /// With `compare=previous`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub previous: Option<Previous>,
+}
+
+/// The window of equal length that ends where this one begins.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Previous {
+    #[schema(example = "2026-01-31T11:00:00.000000000Z")]
+    pub from: String,
+    #[schema(example = "2026-01-31T12:00:00.000000000Z")]
+    pub to: String,
+    /// As in the ranking: if not, what an entry had before may be less than it was
+    #[schema(example = true)]
+    pub exact: bool,
+    pub total: Sums,
 }
 
 /// An entry; it has the fields that `by` is made of.
@@ -93,44 +114,79 @@ pub struct Item {
     pub port: Option<i32>,
     #[serde(flatten)]
     pub sums: Sums,
+    /// With `compare=previous`: the same entry in the window before, 0 where it was not there
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub previous: Option<Sums>,
 }
 
 /// Top talkers
 ///
-/// The largest sources, destinations, pairs, ports or protocols of the window.
+/// The largest sources, destinations, pairs, ports or protocols of the window. Where `from` and `to` are given,
+/// the answer has an `ETag` that changes with the flows of the window.
 #[utoipa::path(
     get,
     path = "/api/v1/flows/top",
     tag = "flows",
-    params(FilterParams, RankParams),
+    params(FilterParams, RankParams, CompareParams, answers::IfNoneMatch),
     responses(
         (status = 200, body = Top, description = "The ranking, maybe empty"),
+        (status = 304, description = "As it was when it had this `ETag`"),
     )
 )]
 pub async fn top(
     State(state): State<AppState>,
-    Query { value: params, .. }: Query<TopParams>,
-) -> Result<Json<Top>, ApiError> {
+    headers: HeaderMap,
+    Query { value: params, given }: Query<TopParams>,
+) -> Result<Response, ApiError> {
     let window = params.filter.window()?;
     let filter = params.filter.filter(&state, window).await?;
+    let mut all = filter.clone();
+    if params.compare.compare.is_some() {
+        all.from = before(&filter).from;
+    }
+    let question = Question { route: "top", given: &given, filter: &all, headers: &headers };
+    answers::answer(&state, question, ranking(&state, &params, &filter)).await
+}
+
+/// The window that ends where this one begins.
+fn before(filter: &Filter) -> Filter {
+    filter.moved_back(filter.to.duration_since(filter.from))
+}
+
+async fn ranking(state: &AppState, params: &TopParams, filter: &Filter) -> Result<Top, ApiError> {
     let dimension = params.rank.by.unwrap_or(Dimension::Source);
     let metric = params.rank.metric.unwrap_or(Metric::Octets);
     let limit = params.rank.limit.map_or(DEFAULT_LIMIT, u64::from) as i64;
     let minutes_since = state.retention.minutes_since(Timestamp::now());
-    let top = top::top(&state.pool, &filter, dimension, metric, limit, minutes_since).await?;
+    let choice = Choice::Largest(limit);
+    let top = top::top(&state.pool, filter, dimension, metric, choice, minutes_since).await?;
+    let previous = match params.compare.compare {
+        None => None,
+        Some(Compare::Previous) => {
+            let choice = Choice::Like(&top.items);
+            Some(top::top(&state.pool, &before(filter), dimension, metric, choice, minutes_since).await?)
+        }
+    };
     let total = Sums::from(top.total);
     let items: Vec<Item> = top
         .items
         .into_iter()
-        .map(|item| Item {
-            src: item.src.map(|src| src.to_string()),
-            dst: item.dst.map(|dst| dst.to_string()),
-            protocol: item.protocol,
-            port: item.port,
-            sums: Sums::from(item.sums),
+        .map(|item| {
+            let same = |other: &&top::Item| other.has_key_of(&item);
+            let previous = previous.as_ref().map(|previous| {
+                previous.items.iter().find(same).map_or_else(Sums::default, |other| Sums::from(other.sums))
+            });
+            Item {
+                src: item.src.map(|src| src.to_string()),
+                dst: item.dst.map(|dst| dst.to_string()),
+                protocol: item.protocol,
+                port: item.port,
+                sums: Sums::from(item.sums),
+                previous,
+            }
         })
         .collect();
-    Ok(Json(Top {
+    Ok(Top {
         by: word(DIMENSIONS, &dimension),
         metric: word(METRICS, &metric),
         from: render::time(top.from),
@@ -139,7 +195,13 @@ pub async fn top(
         other: items.iter().fold(total, |left, item| left.less(&item.sums)),
         items,
         total,
-    }))
+        previous: previous.map(|previous| Previous {
+            from: render::time(previous.from),
+            to: render::time(previous.to),
+            exact: previous.exact,
+            total: Sums::from(previous.total),
+        }),
+    })
 }
 
 fn word<T: PartialEq>(words: &[(&'static str, T)], value: &T) -> &'static str {

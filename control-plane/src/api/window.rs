@@ -77,6 +77,27 @@ impl WindowParams {
     }
 }
 
+/// What to set an answer against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compare {
+    Previous,
+}
+
+/// Whether to set the answer against another one.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct CompareParams {
+    /// `previous`: show the window of equal length before this one, too
+    #[param(value_type = Option<String>, example = "previous", pattern = "^previous$")]
+    pub compare: Option<Compare>,
+}
+
+impl FromParams for CompareParams {
+    fn read(params: &mut Params) -> Self {
+        Self { compare: params.choice("compare", &[("previous", Compare::Previous)]) }
+    }
+}
+
 /// The parameters that choose flows, as `/flows`, `/flows/top` and `/flows/timeseries` take them.
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]

@@ -65,6 +65,8 @@ pub struct Api {
     pub cors_origins: Vec<String>,
     /// Exports at once; each holds a connection to Postgres for as long as it takes.
     pub max_exports: usize,
+    /// Answers of expensive questions that are kept until their flows change; 0 keeps none.
+    pub cache_bytes: usize,
     /// Proxies whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpAddr>,
 }
@@ -192,6 +194,7 @@ impl Default for Api {
             queue_timeout_ms: 1_000,
             cors_origins: Vec::new(),
             max_exports: 2,
+            cache_bytes: 32 << 20,
             trusted_proxies: Vec::new(),
         }
     }
@@ -275,6 +278,7 @@ impl Config {
         within("api.request_timeout_ms", self.api.request_timeout_ms, 100, 600_000);
         within("api.header_timeout_ms", self.api.header_timeout_ms, 100, 600_000);
         within("api.max_exports", self.api.max_exports as u64, 1, 100);
+        within("api.cache_bytes", self.api.cache_bytes as u64, 0, 16 << 30);
         within("api.max_concurrent", self.api.max_concurrent as u64, 1, 500);
         within("api.queue_timeout_ms", self.api.queue_timeout_ms, 0, 60_000);
         self.limits.validate(&mut within);

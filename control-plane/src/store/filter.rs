@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::SystemTime;
 
 use bytes::{BufMut, BytesMut};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 
 use crate::expression::Expression;
@@ -102,6 +102,13 @@ pub struct Filter {
 }
 
 impl Filter {
+    /// The same of an earlier window.
+    #[must_use]
+    pub fn moved_back(&self, by: SignedDuration) -> Self {
+        let earlier = |time: Timestamp| time.checked_sub(by).unwrap_or(Timestamp::MIN);
+        Self { from: earlier(self.from), to: earlier(self.to), ..self.clone() }
+    }
+
     /// Whether rollups can answer: they know sensors and, in two dimensions, protocols.
     pub(super) fn only_by_sensor(&self) -> bool {
         self.src.is_none()

@@ -40,6 +40,7 @@ pub mod timeseries;
 pub mod tokens;
 pub mod top;
 pub mod users;
+pub mod version;
 
 pub use error::StoreError;
 pub use pool::{Class, Isolation, Lease, Pool, PoolState};

@@ -46,6 +46,23 @@ pub struct Item {
     pub sums: Sums,
 }
 
+impl Item {
+    /// Whether both stand for the same source, pair, or whatever was asked for.
+    #[must_use]
+    pub fn has_key_of(&self, other: &Self) -> bool {
+        (self.src, self.dst, self.protocol, self.port) == (other.src, other.dst, other.protocol, other.port)
+    }
+}
+
+/// Which entries.
+#[derive(Clone, Copy, Debug)]
+pub enum Choice<'a> {
+    /// So many of the largest.
+    Largest(i64),
+    /// Those with the keys of these, whatever their size.
+    Like(&'a [Item]),
+}
+
 /// The answer, and how it was found.
 #[derive(Clone, Debug)]
 pub struct Top {
@@ -78,13 +95,13 @@ fn keys(dimension: Dimension) -> Keys {
     Keys { columns, flow_columns, named }
 }
 
-/// The `limit` largest of the filter's flows. Minutes before `minutes_since` are not kept.
+/// The chosen entries of the filter's flows. Minutes before `minutes_since` are not kept.
 pub async fn top(
     pool: &Pool,
     filter: &Filter,
     dimension: Dimension,
     metric: Metric,
-    limit: i64,
+    choice: Choice<'_>,
     minutes_since: Timestamp,
 ) -> Result<Top, StoreError> {
     let by_protocol = matches!(dimension, Dimension::Service | Dimension::Protocol);
@@ -93,9 +110,9 @@ pub async fn top(
         let lease = pool.begin(Class::Query, Isolation::Snapshot, "flows_top").await?;
         let result = async {
             if rollups_answer && rows_about(&lease, filter, minutes_since).await? > EXACT_ROWS {
-                from_rollups(&lease, filter, dimension, metric, limit, minutes_since).await
+                from_rollups(&lease, filter, dimension, metric, choice, minutes_since).await
             } else {
-                from_rows(&lease, filter, dimension, metric, limit).await
+                from_rows(&lease, filter, dimension, metric, choice).await
             }
         }
         .await;
@@ -120,7 +137,7 @@ async fn from_rows(
     filter: &Filter,
     dimension: Dimension,
     metric: Metric,
-    limit: i64,
+    choice: Choice<'_>,
 ) -> Result<Top, StoreError> {
     let keys = keys(dimension);
     let mut sql = Sql::new("WITH keyed AS (SELECT ");
@@ -133,11 +150,11 @@ async fn from_rows(
         Metric::Packets => "packets + reverse_packets",
         Metric::Flows => "flows",
     };
-    let limit = sql.bind(limit, Type::INT8);
+    let (join, order) = push_choice(&mut sql, &keys, choice);
     let _ = write!(
         sql.text,
         ", totals AS (SELECT {} FROM keyed),
-         largest AS (SELECT *, {rank} AS rank FROM keyed ORDER BY rank DESC, {columns} LIMIT {limit})",
+         largest AS (SELECT *, {rank} AS rank FROM keyed {join} {order})",
         totals(),
     );
     push_answer(&mut sql, &columns);
@@ -151,7 +168,7 @@ async fn from_rollups(
     filter: &Filter,
     dimension: Dimension,
     metric: Metric,
-    limit: i64,
+    choice: Choice<'_>,
     minutes_since: Timestamp,
 ) -> Result<Top, StoreError> {
     let keys = keys(dimension);
@@ -164,12 +181,11 @@ async fn from_rollups(
     };
     let mut sql = Sql::new("WITH rows AS MATERIALIZED (SELECT * FROM ");
     push_pieces(&mut sql, &pieces, dimension, filter);
-    let limit = sql.bind(limit, Type::INT8);
+    let (join, order) = push_choice(&mut sql, &keys, choice);
     let _ = write!(
         sql.text,
         " AS rows), leaders AS (
-             SELECT {columns}, {rank} AS rank FROM rows WHERE {} GROUP BY {columns}
-             ORDER BY rank DESC, {columns} LIMIT {limit}
+             SELECT {columns}, {rank} AS rank FROM rows {join} WHERE {} GROUP BY {columns} {order}
          ), largest AS (
              SELECT {columns}, rank, {} FROM leaders JOIN rows USING ({columns}) GROUP BY {columns}, rank
          ), totals AS (SELECT {} FROM ",
@@ -187,6 +203,32 @@ async fn from_rollups(
         _ => (filter.from, filter.to),
     };
     Ok(answer(&rows, &keys, false, from, to))
+}
+
+/// Binds what chooses the entries; gives a join that goes behind the table of keys, and an order with its end.
+fn push_choice(sql: &mut Sql, keys: &Keys, choice: Choice<'_>) -> (String, String) {
+    let columns = keys.columns.join(", ");
+    let items = match choice {
+        Choice::Largest(limit) => {
+            let limit = sql.bind(limit, Type::INT8);
+            return (String::new(), format!("ORDER BY rank DESC, {columns} LIMIT {limit}"));
+        }
+        Choice::Like(items) => items,
+    };
+    let arrays: Vec<String> = keys
+        .columns
+        .iter()
+        .map(|column| match *column {
+            "src" => sql.bind(items.iter().map(|item| item.src).collect::<Vec<_>>(), Type::INET_ARRAY),
+            "dst" => sql.bind(items.iter().map(|item| item.dst).collect::<Vec<_>>(), Type::INET_ARRAY),
+            "protocol" => {
+                sql.bind(items.iter().map(|item| item.protocol).collect::<Vec<_>>(), Type::INT2_ARRAY)
+            }
+            _ => sql.bind(items.iter().map(|item| item.port).collect::<Vec<_>>(), Type::INT4_ARRAY),
+        })
+        .collect();
+    let join = format!("JOIN unnest({}) AS chosen ({columns}) USING ({columns})", arrays.join(", "));
+    (join, String::new())
 }
 
 /// Sums per key. Not clamped: the ranking adds them up again.

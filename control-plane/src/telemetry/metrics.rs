@@ -31,6 +31,8 @@ pub struct Registered {
     pub stream: Streaming,
     pub exports_in_flight: IntGauge,
     pub export_rows: IntCounter,
+    /// outcome: `not_modified`, `hit`, `miss`
+    pub kept_answers: IntCounterVec,
     /// class, operation
     pub query_seconds: HistogramVec,
     /// class
@@ -369,6 +371,11 @@ impl Registered {
             requests_in_flight: b.gauge("weir_http_requests_in_flight", "Requests being answered"),
             exports_in_flight: b.gauge("weir_exports_in_flight", "Exports being streamed"),
             export_rows: b.counter("weir_export_rows_total", "Flows written to exports"),
+            kept_answers: b.counters(
+                "weir_kept_answers_total",
+                "Questions whose answer may be kept: the caller had it, we had it, or it was worked out",
+                &["outcome"],
+            ),
             limits: Limiting::new(&b),
             tls: Tls::new(&b),
             stream: Streaming::new(&b),

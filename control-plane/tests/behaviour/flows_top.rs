@@ -104,6 +104,18 @@ async fn a8_many_rows_are_ranked_from_rollups_with_exact_totals() {
         let [octets, packets, flows] = sums(&top["total"]);
         assert_eq!(format!("{octets}|{packets}|{flows}"), total, "{by}");
     }
+    // What the busy server had before is found among all keys, whatever else was large then.
+    let later = batch(1, 4, start + 7_200 * SECOND, vec![flow([10, 0, 0, 1], [203, 0, 113, 80], 443, 1)]);
+    plane.store(&token, &later).await;
+    let next = rfc3339(start + 4 * 3_600 * SECOND);
+    let compared =
+        plane.json(&format!("/api/v1/flows/top?by=pair&from={to}&to={next}&compare=previous")).await;
+    assert_eq!(
+        (compared["exact"].as_bool(), compared["previous"]["exact"].as_bool()),
+        (Some(true), Some(false))
+    );
+    assert_eq!(sums(&compared["items"][0]), [800, 1, 1]);
+    assert_eq!(sums(&compared["items"][0]["previous"]), [4 * 800_000_000, 4 * 1_500_000, 4]);
     // Under a protocol's filter the pooled keys belong to no protocol; the total is exact all the same.
     let tcp = plane.json(&format!("/api/v1/flows/top?by=port&protocol=tcp&from={from}&to={to}")).await;
     assert_eq!((tcp["exact"].as_bool(), sums(&tcp["total"])[2]), (Some(false), 4 * 40_001));
