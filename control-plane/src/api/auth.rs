@@ -126,6 +126,10 @@ pub struct Jwks {
 
 /// An Ed25519 key (RFC 8037).
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({
+    "kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig", "kid": "hG6kq0Yd8rE2TzXw",
+    "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"
+}))]
 pub struct Jwk {
     pub kty: &'static str,
     pub crv: &'static str,

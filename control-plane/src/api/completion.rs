@@ -40,6 +40,7 @@ impl FromParams for CompletionParams {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Completion {
     /// Whether `/flows` would take the text as it is
+    #[schema(example = false)]
     pub valid: bool,
     /// Why not; null where it is valid or empty
     pub fault: Option<Fault>,

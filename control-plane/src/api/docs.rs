@@ -22,7 +22,9 @@ const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;mar
     path = "/api/openapi.json",
     tag = "documentation",
     responses(
-        (status = 200, body = Object, description = "OpenAPI 3.1"),
+        (status = 200, body = Object, description = "OpenAPI 3.1", example = json!({
+            "openapi": "3.1.0", "info": {"title": "Weir control plane", "version": "0.1.0"}, "paths": {}
+        })),
     )
 )]
 pub async fn openapi_json(State(_): State<AppState>, _: Query<NoParams>) -> Response {
@@ -113,57 +115,20 @@ fn responses(page: &mut String, operation: &Value, document: &Value) {
     }
     page.push_str("</table>");
     let content = operation["responses"]["200"]["content"].as_object();
-    let schema = content.and_then(|content| content.values().next()).map(|media| &media["schema"]);
-    if let Some(schema) = schema {
-        let example = example(schema, document, 0);
-        if !example.is_null() {
-            let example = serde_json::to_string_pretty(&example).unwrap_or_default();
-            let _ = write!(page, "<pre>{}</pre>", escape(&example));
-        }
+    if let Some(media) = content.and_then(|content| content.values().next())
+        && let Some(example) = example(media, document)
+    {
+        let example = serde_json::to_string_pretty(&example).unwrap_or_default();
+        let _ = write!(page, "<pre>{}</pre>", escape(&example));
     }
 }
 
-/// An example of a schema, put together from the examples of its fields.
-fn example(schema: &Value, document: &Value, depth: usize) -> Value {
-    // Our schemas are four deep; a circle would end here.
-    if depth > 8 {
-        return Value::Null;
-    }
-    if let Some(example) = schema.get("example").or_else(|| schema["examples"].get(0)) {
-        return example.clone();
-    }
-    if let Some(name) = schema["$ref"].as_str().and_then(|path| path.rsplit('/').next()) {
-        return example_of(&document["components"]["schemas"][name], document, depth);
-    }
-    example_of(schema, document, depth)
-}
-
-fn example_of(schema: &Value, document: &Value, depth: usize) -> Value {
-    if let Some(example) = schema.get("example") {
-        return example.clone();
-    }
-    if let Some(all) = schema["allOf"].as_array() {
-        let mut merged = serde_json::Map::new();
-        for part in all {
-            if let Value::Object(fields) = example(part, document, depth + 1) {
-                merged.extend(fields);
-            }
-        }
-        return Value::Object(merged);
-    }
-    if let Some(properties) = schema["properties"].as_object() {
-        let fields =
-            properties.iter().map(|(name, field)| (name.clone(), example(field, document, depth + 1)));
-        return Value::Object(fields.collect());
-    }
-    let kind = schema["type"].as_str().or_else(|| schema["type"].get(0).and_then(Value::as_str));
-    match kind {
-        Some("array") => Value::Array(vec![example(&schema["items"], document, depth + 1)]),
-        Some("integer" | "number") => Value::from(0),
-        Some("boolean") => Value::from(true),
-        Some("string") => Value::from("..."),
-        _ => Value::Null,
-    }
+/// That of an answer, or of its schema.
+fn example<'a>(media: &'a Value, document: &'a Value) -> Option<&'a Value> {
+    let schema = &media["schema"];
+    let name = schema["$ref"].as_str().and_then(|path| path.rsplit('/').next());
+    let named = name.map(|name| &document["components"]["schemas"][name]);
+    [Some(media), Some(schema), named].into_iter().flatten().find_map(|place| place.get("example"))
 }
 
 fn escape(text: &str) -> String {

@@ -75,7 +75,9 @@ pub struct Problem {
 /// One field of a request and what is wrong with it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct FieldError {
+    #[schema(example = "limit")]
     pub field: String,
+    #[schema(example = "`0` is not between 1 and 1000")]
     pub message: String,
 }
 

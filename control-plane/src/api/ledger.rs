@@ -36,6 +36,24 @@ impl FromParams for LedgerParams {
 
 /// What the kernel saw, what is stored, and what is missing.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({
+    "sensor": "edge-1", "sensor_id": 1,
+    "from": "2026-01-31T00:00:00.000000000Z", "to": "2026-02-01T00:00:00.000000000Z",
+    "points": [{
+        "interface": "eth0", "direction": "ingress", "frames": 1_530, "octets_l2": 1_240_300,
+        "flow_packets": 1_500, "flow_octets": 1_218_000, "overflow": 0, "overflow_octets": 0, "non_ip": 24,
+        "malformed": 1, "filtered": 5, "unsampled": 0, "kernel_balanced": true
+    }],
+    "total": {
+        "frames": 1_530, "octets_l2": 1_240_300, "flow_packets": 1_500, "flow_octets": 1_218_000,
+        "overflow": 0, "overflow_octets": 0, "non_ip": 24, "malformed": 1, "filtered": 5, "unsampled": 0
+    },
+    "crossing_packets": 100, "crossing_octets": 81_000, "committed_packets": 1_400,
+    "committed_octets": 1_137_000, "committed_records": 96, "dropped_packets": 0, "dropped_octets": 0,
+    "dropped_records": 0, "dropped_batches": 0, "dropped": [], "waiting": null, "batches": 12, "epochs": 12,
+    "generations": 1, "gaps": [], "gaps_truncated": false, "kernel_balanced": true,
+    "clock_flagged_batches": 0, "clock_moved_batches": 0, "clock_steps": 0, "balanced": true, "why": []
+}))]
 pub struct Ledger {
     pub sensor: String,
     pub sensor_id: i32,
@@ -90,9 +108,13 @@ pub struct Dropped {
     /// window was older than is taken)
     #[schema(example = "spool_bytes")]
     pub reason: &'static str,
+    #[schema(example = 3)]
     pub batches: i64,
+    #[schema(example = 410)]
     pub records: i64,
+    #[schema(example = 9_100)]
     pub packets: i64,
+    #[schema(example = 6_200_000)]
     pub octets: i64,
 }
 
@@ -118,11 +140,16 @@ pub struct PointTotals {
     pub direction: &'static str,
     #[serde(flatten)]
     pub totals: Totals,
+    #[schema(example = true)]
     pub kernel_balanced: bool,
 }
 
 /// The kernel's totals.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({
+    "frames": 1_530, "octets_l2": 1_240_300, "flow_packets": 1_500, "flow_octets": 1_218_000, "overflow": 0,
+    "overflow_octets": 0, "non_ip": 24, "malformed": 1, "filtered": 5, "unsampled": 0
+}))]
 pub struct Totals {
     pub frames: i64,
     /// Layer 2, without the frame check sequence
@@ -151,6 +178,7 @@ pub struct Gap {
     #[schema(example = 19)]
     pub last_epoch: i64,
     /// Where the epoch came in part: the parts that did not
+    #[schema(example = json!([]))]
     pub missing_parts: Vec<i32>,
 }
 

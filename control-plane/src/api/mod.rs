@@ -18,6 +18,7 @@ mod docs;
 mod domains;
 mod enrollments;
 mod error;
+mod examples;
 mod export;
 mod flows;
 mod health;

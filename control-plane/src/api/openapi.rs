@@ -4,6 +4,7 @@ use utoipa::OpenApi as _;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::openapi::{Info, OpenApi};
 
+use super::examples;
 use super::routes::{ADMIN_TOKEN, MACHINE, SENSOR, SESSION};
 
 #[derive(utoipa::OpenApi)]
@@ -36,6 +37,7 @@ pub fn document() -> OpenApi {
             .to_owned(),
     );
     document.info = info;
+    examples::complete(document.components.get_or_insert_default());
     let components = document.components.get_or_insert_default();
     let mut bearer = |name: &str, description: &str| {
         let mut scheme = Http::new(HttpAuthScheme::Bearer);

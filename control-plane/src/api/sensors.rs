@@ -56,7 +56,9 @@ impl FromParams for SensorsParams {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct SensorPage {
     pub items: Vec<Sensor>,
+    #[schema(example = false)]
     pub has_more: bool,
+    #[schema(example = json!(null))]
     pub continuation: Option<String>,
 }
 
@@ -106,6 +108,10 @@ pub struct Sensor {
 
 /// The state of a sensor's spool.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({
+    "as_of": "2026-01-31T12:00:05.000000000Z", "batches": 2, "bytes": 48_320, "capacity_bytes": 1_073_741_824,
+    "oldest_age_ms": 7_400, "quarantined_batches": 0, "quarantined_packets": 0, "degraded": false
+}))]
 pub struct Spool {
     /// When this was so, by our clock
     pub as_of: String,

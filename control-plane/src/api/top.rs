@@ -63,6 +63,21 @@ impl FromParams for TopParams {
 
 /// The ranking.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({
+    "by": "pair", "metric": "octets", "exact": true,
+    "from": "2026-01-31T12:00:00.000000000Z", "to": "2026-01-31T13:00:00.000000000Z",
+    "items": [{
+        "src": "10.0.0.7", "dst": "192.0.2.80", "flows": 12, "packets": 3_200, "octets": 256_000,
+        "reverse_packets": 6_100, "reverse_octets": 8_400_000,
+        "previous": {"flows": 9, "packets": 2_100, "octets": 170_000, "reverse_packets": 4_000, "reverse_octets": 5_500_000}
+    }],
+    "other": {"flows": 30, "packets": 900, "octets": 81_000, "reverse_packets": 700, "reverse_octets": 420_000},
+    "total": {"flows": 42, "packets": 4_100, "octets": 337_000, "reverse_packets": 6_800, "reverse_octets": 8_820_000},
+    "previous": {
+        "from": "2026-01-31T11:00:00.000000000Z", "to": "2026-01-31T12:00:00.000000000Z", "exact": true,
+        "total": {"flows": 35, "packets": 3_000, "octets": 250_000, "reverse_packets": 4_600, "reverse_octets": 6_000_000}
+    }
+}))]
 pub struct Top {
     #[schema(example = "pair")]
     pub by: &'static str,

@@ -12,8 +12,9 @@ mod people;
 #[allow(dead_code)]
 mod support;
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 use weir_control_plane::auth::Role;
@@ -112,6 +113,20 @@ async fn a1_a_fuzzer_made_from_the_document_finds_nothing() {
     assert!(failed.is_empty(), "{failed:?}");
 }
 
+/// A1: every operation, parameter and schema has an example, and each example is one of its schema. That those of
+/// requests are accepted, the fuzzer's first phase shows.
+#[test]
+fn a1_every_example_fits_its_schema() {
+    let document = weir_control_plane::api::document().to_json().expect("JSON");
+    let python = program().with_file_name("python");
+    let mut check = Command::new(python);
+    check.arg(here().join("examples.py")).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut check = check.spawn().expect("Python starts");
+    check.stdin.take().expect("it has an input").write_all(document.as_bytes()).expect("it reads");
+    let output = check.wait_with_output().expect("it ends");
+    assert!(output.status.success() && output.stdout.is_empty(), "{}", said(&output));
+}
+
 /// What the document's examples name, and some more; gives the token of a sensor.
 async fn furnish(plane: &Plane<'_>) -> String {
     for (name, role) in [("ann", Role::Admin), ("bob", Role::Viewer)] {
@@ -137,7 +152,7 @@ fn schemathesis(
     folder: &Path,
     seconds: Option<u64>,
 ) -> Command {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/api_fuzz");
+    let here = here();
     let mut command = Command::new(program());
     command.current_dir(folder).env_remove("PYTHONPATH");
     command.arg("--config-file").arg(here.join("schemathesis.toml"));
@@ -160,6 +175,10 @@ fn schemathesis(
     };
     command.arg(folder.join("openapi.json"));
     command
+}
+
+fn here() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/api_fuzz")
 }
 
 /// Where `cargo xtask setup` put it.

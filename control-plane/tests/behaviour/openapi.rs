@@ -179,3 +179,28 @@ async fn the_page_shows_every_route_and_needs_nothing_from_elsewhere() {
     }
     assert!(page.contains("handshake_rtt_us"), "examples are shown");
 }
+
+/// A1: what `docs/api.md` shows can be asked: its paths and parameters are in the document.
+#[test]
+fn a1_the_worked_examples_name_what_there_is() {
+    let text = include_str!("../../../docs/api.md");
+    let operations = operations(&document());
+    let mut seen = 0;
+    for url in text.split("$WEIR/").skip(1) {
+        let url = url.split(['"', ' ', '\n', '`']).next().expect("a URL");
+        let (path, query) = url.split_once('?').unwrap_or((url, ""));
+        let path = format!("/{path}").replace("/sensors/edge-1", "/sensors/{id}");
+        let mut here = operations.iter().filter(|(_, known, _)| *known == path).peekable();
+        assert!(here.peek().is_some(), "{path}");
+        let known: Vec<&str> = here
+            .flat_map(|(_, _, operation)| operation["parameters"].as_array().into_iter().flatten())
+            .filter_map(|parameter| parameter["name"].as_str())
+            .collect();
+        for pair in query.split(['&', '$']).filter(|pair| pair.contains('=')) {
+            let name = pair.split('=').next().expect("a name");
+            assert!(known.contains(&name), "{path}: {name} is none of {known:?}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 10, "{seen} parameters only");
+}
