@@ -12,6 +12,7 @@ use weir_testbed::capture::Capture;
 use weir_testbed::netns::Veth;
 use weir_testbed::process::Launch;
 use weir_testbed::prometheus::{Prometheus, tool};
+use weir_testbed::scratch::Scratch;
 use weir_testbed::traffic::Replay;
 use weir_testbed::weir::Watch;
 
@@ -61,8 +62,16 @@ fn every_metric_of_the_rules_exists() {
     let sender = site.member("sender", 0).expect("a member is made");
     let receiver = site.member("receiver", 1).expect("a member is made");
     wire((&sender, "tx"), (&receiver, "rx"), Veth::default()).expect("the wire is made");
-    let sensor =
-        site.sensor("receiver", &Watch::interface("rx", "native", "auto"), &receiver).expect("it starts");
+    let lists = Scratch::new("lists").expect("a folder is made");
+    let list = lists.path().join("list.txt");
+    std::fs::write(&list, "198.51.100.0/24\n").expect("a threat list is written");
+    let threats = format!(
+        "[threats]\nfolder = \"{}\"\n[[threats.lists]]\nname = \"own\"\nfile = \"{}\"\n",
+        lists.path().display(),
+        list.display()
+    );
+    let watch = Watch { more: threats, ..Watch::interface("rx", "native", "auto") };
+    let sensor = site.sensor("receiver", &watch, &receiver).expect("it starts");
     let address = |url: String| url.trim_start_matches("http://").to_owned();
     let prometheus = Prometheus::start(
         &receiver,

@@ -17,6 +17,14 @@ const FRAMES_EACH: usize = 25;
 /// A larger capture only costs time.
 const LARGEST_CAPTURE: u64 = 16 << 10;
 
+/// Threat lists: the first byte says how they are read.
+const LISTS: [&[u8]; 4] = [
+    b"\x00# x\n192.0.2.0/24 ; a\n192.0.2.3-192.0.2.9\n0.0.0.0 bad.example.org\n||x.example^\n*.y.example\n2001:db8::/32\n",
+    b"\x01seen,ip\n1,192.0.2.1\n\"2\",\"198.51.100.0/24\"\n",
+    b"\x02# c\n1,192.0.2.1:80\n2,bad.example.org\n",
+    b"\x03{\"type\":\"bundle\",\"objects\":[{\"type\":\"indicator\",\"pattern\":\"[ipv4-addr:value = '192.0.2.1' OR domain-name:value = 'bad.example.org']\"}]}",
+];
+
 fn main() -> Result<(), Box<dyn Error>> {
     let [workspace, captures, corpus] = std::env::args_os()
         .skip(1)
@@ -32,6 +40,9 @@ fn main() -> Result<(), Box<dyn Error>> {
                 put(&corpus, "capture", &stem(&path), &fs::read(&path)?)?;
             }
         }
+    }
+    for (place, list) in LISTS.iter().enumerate() {
+        put(&corpus, "threat-list", &format!("{place}"), list)?;
     }
     for (place, batch) in batches().iter().enumerate() {
         put(&corpus, "ingest", &format!("zstd-{place}"), &[&[0], encode(batch)?.as_slice()].concat())?;

@@ -13,12 +13,14 @@
 mod counters;
 pub mod filter;
 pub mod link;
+pub mod listed;
 pub mod pins;
 mod slot;
 
 pub use counters::{Control, Counters, HalfControl, PointEntry, Region, Wakeup, wake};
 pub use filter::FilterRule;
 pub use link::LinkStack;
+pub use listed::{Guard, ListCounts, Mark};
 pub use slot::{Count, Flags, Key, Slot4, Slot6, TICKS, fragment};
 
 /// Version of the layout of every shared type; stored beside tables that outlive the sensor.

@@ -3,6 +3,8 @@
 //! A slot whose count is 0 is free. The kernel writes a slot only from the CPU that owns its region;
 //! the sensor reads and zeroes it only while no program can write its half.
 
+use crate::Mark;
+
 /// The last word of a flow key: everything but the addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Key {
@@ -60,6 +62,17 @@ pub struct Count(pub u64);
 impl Count {
     const FLAGS_SHIFT: u32 = 48;
 
+    /// Set where a list would drop the flow's packets: a packet that finds its flow sees it at once. It is the
+    /// top bit of the fragment flags, which no packet has.
+    pub const GUARDED: u64 = 1 << 63;
+
+    /// Whether a list would drop the flow's packets.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_guarded(self) -> bool {
+        self.0 & Self::GUARDED != 0
+    }
+
     /// `packets` more, with packed `flags` of which the accumulating ones are kept.
     #[inline(always)]
     #[must_use]
@@ -76,7 +89,7 @@ impl Count {
     /// Packed flags, the accumulating ones only.
     #[must_use]
     pub const fn flags(self) -> u64 {
-        self.0 >> Self::FLAGS_SHIFT
+        (self.0 & !Self::GUARDED) >> Self::FLAGS_SHIFT
     }
 }
 
@@ -92,9 +105,31 @@ pub struct Flags {
     /// Of the first packet.
     pub icmp_type: u8,
     pub icmp_code: u8,
+    /// What the lists said when the slot was taken.
+    pub listed: Mark,
 }
 
 impl Flags {
+    /// None, in a form that constants can be made of.
+    pub const NONE: Self =
+        Self { tcp: 0, fragments: 0, first_tcp: 0, icmp_type: 0, icmp_code: 0, listed: Mark(0) };
+
+    const LISTED_SHIFT: u32 = 40;
+
+    /// The part of the word that a mark is.
+    #[inline(always)]
+    #[must_use]
+    pub const fn pack_mark(mark: Mark) -> u64 {
+        (mark.0 as u64) << Self::LISTED_SHIFT
+    }
+
+    /// The mark in the word of a slot.
+    #[inline(always)]
+    #[must_use]
+    pub const fn mark(word: u64) -> Mark {
+        Mark((word >> Self::LISTED_SHIFT) as u32)
+    }
+
     /// The bits that later packets add to; the others belong to the first packet.
     pub const ACCUMULATED: u64 = 0xffff;
 
@@ -107,6 +142,7 @@ impl Flags {
             | (self.first_tcp as u64) << 16
             | (self.icmp_type as u64) << 24
             | (self.icmp_code as u64) << 32
+            | Self::pack_mark(self.listed)
     }
 
     /// The inverse of [`Flags::pack`].
@@ -118,6 +154,7 @@ impl Flags {
             first_tcp: (word >> 16) as u8,
             icmp_type: (word >> 24) as u8,
             icmp_code: (word >> 32) as u8,
+            listed: Self::mark(word),
         }
     }
 }
@@ -186,7 +223,8 @@ mod tests {
     fn keys_and_flags_survive_packing() {
         let key = Key { src_port: 0x1234, dst_port: 0xfedc, protocol: 132, point: 255, link: 0xabcd };
         assert_eq!(Key::unpack(key.pack()), key);
-        let flags = Flags { tcp: 0x12, fragments: 5, first_tcp: 2, icmp_type: 128, icmp_code: 255 };
+        let listed = Mark::of(7, 63 | crate::listed::DROP);
+        let flags = Flags { tcp: 0x12, fragments: 5, first_tcp: 2, icmp_type: 128, icmp_code: 255, listed };
         assert_eq!(Flags::unpack(flags.pack()), flags);
         assert_eq!(flags.pack() & Flags::ACCUMULATED, 0x0512);
     }
@@ -196,6 +234,8 @@ mod tests {
         let syn = Flags { tcp: 2, first_tcp: 2, ..Flags::default() };
         let ack = Flags { tcp: 0x10, fragments: fragment::FIRST, icmp_code: 7, ..Flags::default() };
         let count = Count(0).add(1, syn.pack()).add(41, ack.pack());
-        assert_eq!((count.packets(), count.flags()), (42, 0x0112));
+        assert_eq!((count.packets(), count.flags(), count.is_guarded()), (42, 0x0112, false));
+        let guarded = Count(count.0 | Count::GUARDED).add(1, 0);
+        assert_eq!((guarded.packets(), guarded.flags(), guarded.is_guarded()), (43, 0x0112, true));
     }
 }

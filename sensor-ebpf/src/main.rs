@@ -1,7 +1,8 @@
 //! Weir's kernel programs: XDP on ingress, TC on egress (and on ingress where a device begins with IP).
 //!
-//! They watch and never decide: `XDP_PASS` and `TCX_NEXT`, always. Each program is a few lines; the way of
-//! a frame is `frame -> parse -> table`, and what is counted where is in `kernel::account`.
+//! They watch and do not decide: `XDP_PASS` and `TCX_NEXT`, but for a packet that a list drops, where an
+//! operator says so (`kernel::listed`). Each program is a few lines; the way of a frame is
+//! `frame -> parse -> table`, and what is counted where is in `kernel::account`.
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
@@ -15,7 +16,7 @@ use aya_ebpf::{
     programs::{TcContext, XdpContext},
 };
 use kernel::{
-    account::{self, Direction},
+    account::{self, Direction, outcome},
     clock,
     frame::Frame,
     maps, outline,
@@ -23,33 +24,41 @@ use kernel::{
 
 /// Lets the next program of the chain see the packet, in TCX and in a clsact `direct-action` filter alike.
 const TC_NEXT: i32 = -1;
+/// Ends the packet, there and here.
+const TC_SHOT: i32 = 2;
+
+#[inline(always)]
+const fn xdp(outcome: u32) -> u32 {
+    if outcome == outcome::DROP { xdp_action::XDP_DROP } else { xdp_action::XDP_PASS }
+}
+
+#[inline(always)]
+const fn tc(outcome: u32) -> i32 {
+    if outcome == outcome::DROP { TC_SHOT } else { TC_NEXT }
+}
 
 /// XDP for kernels from 5.18 on: takes frames that lie in several buffers.
 #[xdp(frags)]
 pub fn weir_xdp_frags(context: XdpContext) -> u32 {
-    account::frame(&Frame::xdp_frags(&context), &context);
-    xdp_action::XDP_PASS
+    xdp(account::frame(&Frame::xdp_frags(&context), &context))
 }
 
 /// XDP for kernels before 5.18.
 #[xdp]
 pub fn weir_xdp(context: XdpContext) -> u32 {
-    account::frame(&Frame::xdp_linear(&context), &context);
-    xdp_action::XDP_PASS
+    xdp(account::frame(&Frame::xdp_linear(&context), &context))
 }
 
 /// TC on egress.
 #[classifier]
 pub fn weir_tc_egress(context: TcContext) -> i32 {
-    outline::tc(&context, Direction::Egress);
-    TC_NEXT
+    tc(outline::tc(&context, Direction::Egress))
 }
 
 /// TC on ingress: for devices without an Ethernet header, and where an operator prefers it to XDP.
 #[classifier]
 pub fn weir_tc_ingress(context: TcContext) -> i32 {
-    outline::tc(&context, Direction::Ingress);
-    TC_NEXT
+    tc(outline::tc(&context, Direction::Ingress))
 }
 
 /// Reads both kernel clocks into the control element. It is attached nowhere: the sensor runs it.

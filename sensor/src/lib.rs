@@ -18,3 +18,4 @@ pub mod replay;
 pub mod run;
 pub mod ship;
 pub mod spool;
+pub mod threat;

@@ -1,15 +1,18 @@
 //! Everything that the sensor tells Prometheus, declared together.
 //!
 //! One [`Metrics`] is made by `run` and shared; each part sets its own. What must stay true: labels are
-//! bounded by the configuration (at most 127 interfaces, two directions, and the fixed words below), never
-//! by what a packet, a server or a stranger sends.
+//! bounded by the configuration (at most 127 interfaces, two directions, 63 threat lists, and the fixed words
+//! below), never by what a packet, a server or a stranger sends.
+
+use std::sync::{Arc, OnceLock};
 
 use prometheus::{
-    Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry,
 };
 use weir_wire::{Direction, DropReason};
 
-use crate::kernel::{Drained, PointTotals};
+use crate::kernel::{Drained, FlowObservation, Listed, PointTotals};
 use crate::spool::Standing;
 
 /// Declares the struct and its constructor: one line a metric, its doc comment is its help text.
@@ -18,6 +21,7 @@ macro_rules! metrics {
         /// All metrics of the sensor.
         pub struct Metrics {
             registry: Registry,
+            list_names: OnceLock<Arc<[String]>>,
             $($(#[doc = $help])+ pub $field: metrics!(@type $kind),)+
         }
 
@@ -31,7 +35,7 @@ macro_rules! metrics {
                     let $field = metrics!(@new $kind name help [$($($label),+)?]);
                     registry.register(Box::new($field.clone()))?;
                 )+
-                let metrics = Self { registry, $($field),+ };
+                let metrics = Self { registry, list_names: OnceLock::new(), $($field),+ };
                 metrics.begin_at_zero();
                 Ok(metrics)
             }
@@ -42,6 +46,7 @@ macro_rules! metrics {
     (@type gauge) => { IntGauge };
     (@type gauges) => { IntGaugeVec };
     (@type float) => { Gauge };
+    (@type floats) => { GaugeVec };
     (@type seconds) => { Histogram };
     (@new counter $name:ident $help:ident []) => { IntCounter::new($name, $help)? };
     (@new gauge $name:ident $help:ident []) => { IntGauge::new($name, $help)? };
@@ -51,6 +56,9 @@ macro_rules! metrics {
     };
     (@new counters $name:ident $help:ident [$($label:literal),+]) => {
         IntCounterVec::new(Opts::new($name, $help), &[$($label),+])?
+    };
+    (@new floats $name:ident $help:ident [$($label:literal),+]) => {
+        GaugeVec::new(Opts::new($name, $help), &[$($label),+])?
     };
     (@new gauges $name:ident $help:ident [$($label:literal),+]) => {
         IntGaugeVec::new(Opts::new($name, $help), &[$($label),+])?
@@ -188,6 +196,27 @@ metrics! {
     /// Clock of the control plane less ours, as its last answer told it (to the second)
     clock_skew: float = "clock_skew_seconds";
 
+    /// Entries of a threat list: prefixes and domains
+    list_entries: gauges["list"] = "list_entries";
+    /// Lines of a threat list that could not be read
+    list_errors: gauges["list"] = "list_unread_lines";
+    /// Packets of flows whose address a threat list has, at every observation point
+    list_hits: counters["list"] = "list_hits_total";
+    /// Packets that were dropped on behalf of a threat list
+    list_dropped: counters["list"] = "list_dropped_packets_total";
+    /// Packets that a threat list would have dropped if enforcement held
+    list_spared: counters["list"] = "list_spared_packets_total";
+    /// Refreshes of a threat list that failed: it stayed as it was
+    list_refresh_failures: counters["list"] = "list_refresh_failures_total";
+    /// When a threat list was last known to be what is there, seconds since the Unix epoch
+    list_refreshed: floats["list"] = "list_refreshed_timestamp_seconds";
+    /// 1 while a threat list has missed three refreshes
+    list_stale: gauges["list"] = "list_stale";
+    /// Prefixes of all threat lists in the kernel, after merging
+    listed_prefixes: gauge = "listed_prefixes";
+    /// 1 while packets of threat lists are dropped
+    lists_enforced: gauge = "lists_enforced";
+
     /// Reloads of the configuration, by result: applied, refused
     reloads: counters["result"] = "config_reloads_total";
 }
@@ -211,8 +240,39 @@ impl Metrics {
         }
     }
 
+    /// The names of the threat lists, by number from 1: labels that the configuration has chosen.
+    pub fn name_lists(&self, names: Arc<[String]>) {
+        for name in names.iter() {
+            self.list_hits.with_label_values(&[name]);
+            self.list_dropped.with_label_values(&[name]);
+            self.list_spared.with_label_values(&[name]);
+            self.list_refresh_failures.with_label_values(&[name]);
+        }
+        // Lists change with a restart only.
+        let _ = self.list_names.set(names);
+    }
+
+    /// Counts the packets of listed flows.
+    fn hits(&self, flows: &[FlowObservation]) {
+        let Some(names) = self.list_names.get().filter(|names| !names.is_empty()) else { return };
+        let mut hits = vec![0; names.len()];
+        for flow in flows.iter().filter(|flow| flow.listed.is_listed()) {
+            let Listed { src, dst, .. } = flow.listed;
+            // A flow between two addresses of one list hits it once.
+            for list in [src, if dst == src { 0 } else { dst }] {
+                if let Some(hits) = usize::from(list).checked_sub(1).and_then(|place| hits.get_mut(place)) {
+                    *hits += flow.packets;
+                }
+            }
+        }
+        for (name, hits) in names.iter().zip(hits).filter(|(_, hits)| *hits > 0) {
+            self.list_hits.with_label_values(&[name]).inc_by(hits);
+        }
+    }
+
     /// Takes in what a drain found.
     pub fn drained(&self, drained: &Drained) {
+        self.hits(&drained.flows);
         self.drains.inc();
         self.grace_seconds.observe(drained.figures.grace.as_secs_f64());
         self.read_seconds.observe(drained.figures.read.as_secs_f64());

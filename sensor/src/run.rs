@@ -23,6 +23,7 @@ use crate::metrics::Metrics;
 use crate::pipeline::{self, Drain, DrainError, Kernel, Merge, MergeError, Pace, Proof, Pulse, Steer, Stop};
 use crate::ship::{Acknowledged, Client, Courier, Outbox, OutboxClosed, Pacing, Status};
 use crate::spool::{Spool, socket};
+use crate::threat;
 
 /// How long the spool's file may take to be closed; what was put into it is safe before that.
 const CLOSING: Duration = Duration::from_secs(2);
@@ -67,6 +68,7 @@ pub async fn run(config: Config, reload: Reload) -> anyhow::Result<()> {
         %generation, epoch = %config.epoch, adopted, predecessors = predecessors.len(),
         pinned = pinning.is_some(), "counting"
     );
+    let threats = keep_lists(&mut datapath, &config, &metrics, &stopping)?;
     let wakes = datapath.take_wakeups();
     if wakes.is_none() {
         tracing::warn!("the kernel side offers no wake-ups: a full table is noticed when its epoch ends");
@@ -121,6 +123,10 @@ pub async fn run(config: Config, reload: Reload) -> anyhow::Result<()> {
         }
     };
     stop.send_replace(true);
+    if let Some(threats) = threats {
+        // Before the last drain: nothing is dropped that a stopped sensor would answer for.
+        let _ = tokio::time::timeout(CLOSING, threats).await;
+    }
     let ended = stages.end(current.shipping.shutdown_deadline.0, spool.as_ref()).await;
     server.abort();
     if let Some(spool) = spool {
@@ -146,6 +152,42 @@ fn open_spool(
             "`weir-sensor spool` and `ledger` cannot ask this sensor"),
     }
     Ok((Some(spool), spooled))
+}
+
+/// The task that keeps the threat lists. Where there are none, those of an earlier sensor are taken out.
+fn keep_lists(
+    datapath: &mut Datapath,
+    config: &Config,
+    metrics: &Arc<Metrics>,
+    stopping: &watch::Receiver<bool>,
+) -> anyhow::Result<Option<JoinHandle<()>>> {
+    let mut lists = datapath.take_lists()?;
+    let heart = lists.heart()?;
+    let threats = &config.threats;
+    if threats.lists.is_empty() {
+        heart.enforce_for(Duration::ZERO);
+        lists.install(&[])?;
+        return Ok(None);
+    }
+    let names = threats.lists.iter().map(|list| list.name.clone()).collect();
+    metrics.name_lists(names);
+    let control_plane = config.control_plane.as_ref().and_then(|control_plane| {
+        let url = reqwest::Url::parse(&control_plane.url).ok()?;
+        Some((url.host_str()?.to_owned(), url.port_or_known_default()?))
+    });
+    let (known, _) = watch::channel(Arc::default());
+    let keeper =
+        threat::Keeper::new(threats.clone(), control_plane, (lists, heart), known, Arc::clone(metrics))
+            .with_context(|| format!("open threats.folder = {}", threats.folder.display()))?;
+    let (orders, ordered) = mpsc::channel(4);
+    let path = threats.socket();
+    match socket::bind(&path) {
+        Ok(listener) => drop(tokio::spawn(threat::socket::serve(listener, orders))),
+        Err(error) => {
+            tracing::warn!(%error, path = %path.display(), "`weir-sensor lists` cannot ask this sensor");
+        }
+    }
+    Ok(Some(tokio::spawn(keeper.run(ordered, stopping.clone()))))
 }
 
 /// Attaches every interface; what the kernel side has to say of each goes to the log. The directions in
@@ -307,6 +349,7 @@ fn changed(old: &Config, new: &Config) -> String {
     let sections = [
         ("interfaces", old.interfaces != new.interfaces),
         ("tables", old.tables != new.tables),
+        ("threats", old.threats != new.threats),
         ("connections", old.connections != new.connections),
         ("control_plane", old.control_plane != new.control_plane),
         ("spool", old.spool != new.spool),

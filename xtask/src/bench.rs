@@ -1,6 +1,6 @@
 //! `cargo xtask bench`: builds optimised and runs the benches, each of which lives beside what it measures.
 //!
-//! `kernel` and `drain` measure the sensor's datapath, `ingest` and `query` the control plane on a private,
+//! `kernel`, `lists` and `drain` measure the sensor's datapath, `ingest` and `query` the control plane on a private,
 //! durable Postgres that the bench itself starts.
 
 use std::path::PathBuf;
@@ -14,12 +14,12 @@ use crate::{cargo, screen, setup};
 #[command(
     about = "Measure: cost of a packet, of a drain, of ingest, of queries",
     after_help = "Examples:
-  sudo -E cargo xtask bench                 all four
+  sudo -E cargo xtask bench                 all of them
   sudo -E cargo xtask bench kernel --json   one line a row, for a machine
   sudo -E cargo xtask bench kernel --object peer.o --program count
                                             a program of another project, in the same rig
 
-Needs root for kernel and drain. Run it on an otherwise idle machine."
+Needs root for kernel, lists and drain. Run it on an otherwise idle machine."
 )]
 pub struct Args {
     /// Which; all if none is named
@@ -40,6 +40,8 @@ pub struct Args {
 enum Bench {
     /// Nanoseconds a packet above an empty program
     Kernel,
+    /// What threat lists cost: to load a million, for a packet
+    Lists,
     /// Milliseconds to drain a million flows
     Drain,
     /// Rows a second, as a ratio to a raw COPY
@@ -52,12 +54,13 @@ pub fn run(args: &Args) -> Result<()> {
     if args.object.is_some() && args.bench != Some(Bench::Kernel) {
         anyhow::bail!("--object is for `cargo xtask bench kernel`");
     }
-    let all = [Bench::Kernel, Bench::Drain, Bench::Ingest, Bench::Query];
+    let all = [Bench::Kernel, Bench::Lists, Bench::Drain, Bench::Ingest, Bench::Query];
     let benches = args.bench.as_ref().map_or(&all[..], std::slice::from_ref);
     setup::ensure()?;
     for bench in benches {
         let (name, mut command) = match bench {
             Bench::Kernel => ("kernel", datapath(args, "kernel")?),
+            Bench::Lists => ("lists", datapath(args, "lists")?),
             Bench::Drain => ("drain", datapath(args, "drain")?),
             Bench::Ingest => ("ingest", store(args, "ingest")),
             Bench::Query => ("query", store(args, "query")),

@@ -5,7 +5,10 @@ use aya_ebpf::{
     helpers::{bpf_get_prandom_u32, bpf_get_smp_processor_id},
     programs::{TcContext, XdpContext},
 };
-use weir_sensor_common::{Control, Counters, DIRECT_IFINDEXES, HalfControl, Key, PointEntry, filter, wake};
+use weir_sensor_common::{
+    Control, Count, Counters, DIRECT_IFINDEXES, Flags, HalfControl, Key, PointEntry, filter, listed::loaded,
+    wake,
+};
 use weir_sensor_ebpf::{
     Chain, Link, Reject, Segmented, Segments, Window, ipv4, ipv6_start, is_extension, layer3, link,
 };
@@ -14,6 +17,7 @@ use super::{
     clock,
     filter::{Subject, allows},
     frame::{self, Frame},
+    listed,
     maps::{WEIR_CONTROL, WEIR_COUNTERS, WEIR_POINTS_DIRECT, WEIR_POINTS_HASHED, WEIR_REGIONS},
     outline::{Context, weir_log_first, weir_log_refused},
     packed,
@@ -79,30 +83,46 @@ impl Spot {
     }
 }
 
+/// What becomes of a frame. Numbers, because the verifier follows functions that give one on their own.
+pub mod outcome {
+    pub const PASS: u32 = 0;
+    /// Nothing was counted: the headers must be made linear first.
+    pub const PULL: u32 = 1;
+    /// It was counted, and a list drops it.
+    pub const DROP: u32 = 2;
+}
+
 /// An XDP program's frame.
 #[inline(always)]
-pub fn frame(frame: &Frame, context: &XdpContext) {
-    let Some(spot) = spot(frame.ifindex, Direction::Ingress) else { return };
-    if let Err(reject) = count(frame, spot, context) {
-        refuse(spot, frame, reject);
+pub fn frame(frame: &Frame, context: &XdpContext) -> u32 {
+    let Some(spot) = spot(frame.ifindex, Direction::Ingress) else { return outcome::PASS };
+    match count(frame, spot, context) {
+        Ok(outcome) => outcome,
+        Err(reject) => {
+            refuse(spot, frame, reject);
+            outcome::PASS
+        }
     }
 }
 
-/// A TC program's frame. True where its headers are not linear and nothing was counted; not so the `last`
-/// time, when what can be made linear is.
+/// A TC program's frame. [`outcome::PULL`] where its headers are not linear; not so the `last` time, when what
+/// can be made linear is.
 #[inline(always)]
-pub fn skb(context: &TcContext, direction: Direction, last: bool) -> bool {
+pub fn skb(context: &TcContext, direction: Direction, last: bool) -> u32 {
     let mut frame = Frame::skb(context);
-    let Some(spot) = spot(frame.ifindex, direction) else { return false };
+    let Some(spot) = spot(frame.ifindex, direction) else { return outcome::PASS };
     if spot.layer3 && matches!(direction, Direction::Ingress) {
         frame.pass_outer_headers(context);
     }
-    let Err(reject) = count(&frame, spot, context) else { return false };
+    let reject = match count(&frame, spot, context) {
+        Ok(outcome) => return outcome,
+        Err(reject) => reject,
+    };
     if !last && reject == Reject::Truncated && frame.is_partial() {
-        return true;
+        return outcome::PULL;
     }
     refuse(spot, &frame, reject);
-    false
+    outcome::PASS
 }
 
 /// Finds the point and this CPU; `None` where nothing is observed.
@@ -151,7 +171,7 @@ fn counters(spot: Spot) -> Option<&'static mut Counters> {
 
 /// Parses and counts a frame into its flow, or says why not; then nothing was counted.
 #[inline(always)]
-fn count<C: Context>(frame: &Frame, spot: Spot, context: &C) -> Result<(), Reject> {
+fn count<C: Context>(frame: &Frame, spot: Spot, context: &C) -> Result<u32, Reject> {
     let mut window = frame.window();
     let found =
         if spot.layer3 { layer3(&window)? } else { link(&mut window, frame::tag(frame.offloaded_tag()))? };
@@ -174,11 +194,10 @@ fn count<C: Context>(frame: &Frame, spot: Spot, context: &C) -> Result<(), Rejec
 }
 
 #[inline(always)]
-fn count4(frame: &Frame, spot: Spot, mut window: Window<'_>, number: u16) -> Result<(), Reject> {
+fn count4(frame: &Frame, spot: Spot, mut window: Window<'_>, number: u16) -> Result<u32, Reject> {
     let left = frame.left(&window);
     let packet = ipv4(&mut window, left)?;
-    into_flow(&packet, number, left, frame, spot);
-    Ok(())
+    Ok(into_flow(&packet, number, left, frame, spot))
 }
 
 #[inline(always)]
@@ -188,7 +207,7 @@ fn count6<C: Context>(
     mut window: Window<'_>,
     number: u16,
     context: &C,
-) -> Result<(), Reject> {
+) -> Result<u32, Reject> {
     let left = frame.left(&window);
     let start = ipv6_start(&mut window, left)?;
     let mut chain = Chain::none(start.next_header);
@@ -203,13 +222,13 @@ fn count6<C: Context>(
         window.skip(chain.octets);
     }
     let packet = start.finish(&mut window, chain)?;
-    into_flow(&packet, number, left, frame, spot);
-    Ok(())
+    Ok(into_flow(&packet, number, left, frame, spot))
 }
 
-/// Counts an IP packet, of which `left` octets are in the frame, as flow, overflow or filtered.
+/// Counts an IP packet, of which `left` octets are in the frame, as flow, overflow or filtered; then asks what
+/// the lists want of it. An [`outcome`].
 #[inline(always)]
-fn into_flow<T: Table>(packet: &T, link: u16, left: u32, frame: &Frame, spot: Spot) {
+fn into_flow<T: Table>(packet: &T, link: u16, left: u32, frame: &Frame, spot: Spot) -> u32 {
     let headers = packet.headers();
     let wire = if frame.gso_size == 0 {
         Segments { packets: 1, octets: headers.octets as u64, octets_l2: frame.octets as u64 }
@@ -223,25 +242,25 @@ fn into_flow<T: Table>(packet: &T, link: u16, left: u32, frame: &Frame, spot: Sp
         }
         .on_the_wire(is_tunnel(headers.protocol))
     };
-    let Some(counters) = counters(spot) else { return };
+    let Some(counters) = counters(spot) else { return outcome::PASS };
     counters.frames += wire.packets as u64;
     counters.octets_l2 += wire.octets_l2;
+    let addition = Addition { packets: wire.packets as u64, octets: wire.octets };
     let settings = spot.settings();
     let interval = settings.sampling_interval;
     // SAFETY: a helper without arguments.
     if interval > 1 && unsafe { bpf_get_prandom_u32() } % interval != 0 {
         counters.filtered += wire.packets as u64;
         counters.unsampled += wire.packets as u64;
-        return;
+        return listed::without_slot(packet, addition);
     }
     if link == packed::NO_NUMBER || spot.cpu >= WEIR_TABLE_CPUS.load() {
         // A drain gives neither link numbers at once nor slots to this CPU: it is not asked for.
         counters.overflow += wire.packets as u64;
         counters.overflow_octets += wire.octets;
-        return;
+        return listed::without_slot(packet, addition);
     }
     let key = Key::pack_with(headers.ports, headers.protocol, spot.point, link);
-    let addition = Addition { packets: wire.packets as u64, octets: wire.octets };
     match table::find(packet, spot.half() * WEIR_TABLE_CPUS.load() + spot.cpu, key) {
         Place::Found(slot) => {
             let now = if headers.flags & SYN_OR_FIN == 0 {
@@ -250,24 +269,32 @@ fn into_flow<T: Table>(packet: &T, link: u16, left: u32, frame: &Frame, spot: Sp
                 clock::precise(spot.control)
             };
             // SAFETY: a map value of this CPU's own region.
-            table::add(T::fields(unsafe { &mut *slot }), addition, headers.flags, now);
+            let slot = unsafe { &mut *slot };
+            table::add(T::fields(slot), addition, headers.flags, now);
+            let fields = T::fields(slot);
+            if Count(*fields.count).is_guarded() {
+                return listed::verdict(Flags::mark(*fields.flags), addition);
+            }
+            outcome::PASS
         }
         place => {
             if settings.rules != 0 || settings.default_action != filter::ALLOW {
                 let (ip_version, src, dst) = packet.addresses();
                 if !allows(settings, spot.half(), Subject { src, dst, key, ip_version }) {
                     counters.filtered += wire.packets as u64;
-                    return;
+                    return listed::without_slot(packet, addition);
                 }
             }
             let Place::Free(slot) = place else {
                 overflow(counters, wire, spot);
-                return;
+                return listed::without_slot(packet, addition);
             };
             let now_ns = clock::precise(spot.control);
+            let mark = listed::mark(packet, loaded::ANY);
             // SAFETY: a map value of this CPU's own region.
-            table::start(packet, key, unsafe { &mut *slot }, addition, now_ns);
+            table::start(packet, key, unsafe { &mut *slot }, addition, now_ns, mark);
             fill::<T>(spot);
+            if mark.drops() { listed::verdict(mark, addition) } else { outcome::PASS }
         }
     }
 }

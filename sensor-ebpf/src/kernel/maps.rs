@@ -2,12 +2,14 @@
 
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
-    macros::map,
+    btf_maps::{ArrayOfMaps, LpmTrie},
+    macros::{btf_map, map},
     maps::{Array, HashMap, PerCpuArray, RingBuf},
 };
 use weir_sensor_common::{
-    Control, Counters, DIRECT_IFINDEXES, FilterRule, LinkStack, PointEntry, Region, Slot4, Slot6, filter,
-    link,
+    Control, Counters, DIRECT_IFINDEXES, FilterRule, Guard, LinkStack, ListCounts, PointEntry, Region, Slot4,
+    Slot6, filter, link,
+    listed::{KEY_OCTETS, MAX_LISTS, bits},
 };
 use weir_sensor_ebpf::Walk;
 
@@ -65,3 +67,21 @@ pub static WEIR_WALK: PerCpuArray<Walk> = PerCpuArray::with_max_entries(1, 0);
 /// Wake-ups for the drain. A page holds 170; one or two are sent per CPU and epoch.
 #[map]
 pub static WEIR_WAKEUPS: RingBuf = RingBuf::with_byte_size(4096, 0);
+
+/// Listed prefixes: the sensor puts another trie in its place when lists change, so that a packet sees the
+/// old lists or the new ones. The size is a bound, not memory: a trie holds what is in it.
+#[btf_map]
+pub static WEIR_LISTED: ArrayOfMaps<LpmTrie<[u8; KEY_OCTETS], u32, { 1 << 24 }>, 1> = ArrayOfMaps::new();
+
+/// What is asked before the trie. It has the bits of all prefixes of the trie, and while tries are exchanged
+/// those of both.
+#[map]
+pub static WEIR_LISTED_BITS: Array<u64> = Array::with_max_entries(bits::WORDS, BPF_F_MMAPABLE);
+
+/// What holds of the lists now.
+#[map]
+pub static WEIR_GUARD: Array<Guard> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// What was done to packets, by list.
+#[map]
+pub static WEIR_LIST_COUNTS: PerCpuArray<ListCounts> = PerCpuArray::with_max_entries(MAX_LISTS + 1, 0);

@@ -5,6 +5,7 @@ pub mod clock;
 mod filter;
 pub mod frame;
 mod link_number;
+mod listed;
 pub mod maps;
 pub mod outline;
 mod packed;

@@ -13,7 +13,7 @@ use aya_log_ebpf::{debug, info};
 use weir_sensor_ebpf::{Reject, Window, extensions, stacked};
 
 use super::{
-    account::{self, Direction},
+    account::{self, Direction, outcome},
     frame::{self, opaque},
     link_number,
     maps::WEIR_WALK,
@@ -98,23 +98,25 @@ extern "C" fn weir_tc_extensions(context: *mut __sk_buff, taken: u32, protocol: 
     pass_extensions(&TcContext::new(context), taken, protocol, rest)
 }
 
-/// Counts a TC program's packet. Not 0 where its headers are not linear and nothing was counted: then it
-/// must be called again, `last`, when they are.
+/// Counts a TC program's packet; an [`outcome`]. Where that is to pull, it must be called again, `last`, when
+/// the headers are linear.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn weir_tc_count(context: *mut __sk_buff, ingress: u32, last: u32) -> u32 {
     let direction = if ingress == 0 { Direction::Egress } else { Direction::Ingress };
-    account::skb(&TcContext::new(context), direction, last != 0) as u32
+    account::skb(&TcContext::new(context), direction, last != 0)
 }
 
-/// Counts a TC program's packet, whose headers are made linear if they must.
+/// Counts a TC program's packet, whose headers are made linear if they must; an [`outcome`].
 #[inline(always)]
-pub fn tc(context: &TcContext, direction: Direction) {
+pub fn tc(context: &TcContext, direction: Direction) -> u32 {
     let ingress = matches!(direction, Direction::Ingress) as u32;
-    if weir_tc_count(context.skb.skb, ingress, 0) != 0 {
-        frame::pull(context);
-        weir_tc_count(context.skb.skb, ingress, 1);
+    let found = weir_tc_count(context.skb.skb, ingress, 0);
+    if found != outcome::PULL {
+        return found;
     }
+    frame::pull(context);
+    weir_tc_count(context.skb.skb, ingress, 1)
 }
 
 #[inline(always)]

@@ -3,7 +3,7 @@
 //! One writer per slot: a region belongs to one CPU, and the programs run with bottom halves off. So there
 //! are no locks, no atomics and no lost increments here.
 
-use weir_sensor_common::{Count, PROBE, Region, Slot4, Slot6};
+use weir_sensor_common::{Count, Flags, Mark, PROBE, Region, Slot4, Slot6};
 use weir_sensor_ebpf::{Headers, Ipv4, Ipv6, hash4, hash6};
 
 use super::{
@@ -90,14 +90,15 @@ pub fn add(fields: Fields<'_>, addition: Addition, flags: u64, now: u64) {
 
 /// Fills a free slot.
 #[inline(always)]
-pub fn start<T: Table>(table: &T, key: u64, slot: &mut T::Slot, addition: Addition, now_ns: u64) {
+pub fn start<T: Table>(table: &T, key: u64, slot: &mut T::Slot, addition: Addition, now_ns: u64, mark: Mark) {
     table.write_key(key, slot);
     let fields = T::fields(slot);
     *fields.octets = addition.octets;
     *fields.first_ns = now_ns;
     *fields.last = now_ns;
-    *fields.flags = table.headers().flags;
-    *fields.count = Count(0).add(addition.packets, table.headers().flags).0;
+    *fields.flags = table.headers().flags | Flags::pack_mark(mark);
+    let guarded = if mark.drops() { Count::GUARDED } else { 0 };
+    *fields.count = Count(guarded).add(addition.packets, table.headers().flags).0;
 }
 
 impl Table for Ipv4 {

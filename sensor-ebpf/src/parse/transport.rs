@@ -72,7 +72,7 @@ impl Transport {
         network_octets: u32,
         fragments: u8,
     ) -> Headers {
-        let fragments = Flags { fragments, tcp: 0, first_tcp: 0, icmp_type: 0, icmp_code: 0 };
+        let fragments = Flags { fragments, ..Flags::NONE };
         Headers {
             protocol,
             ports: self.ports,

@@ -58,6 +58,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     for interface in &config.interfaces {
         findings.extend(kernel::check_interface(&interface.name));
     }
+    findings.extend(crate::threat::check(&config.threats));
     let mut out = std::io::stdout().lock();
     print(&findings, arguments.json, &mut out).context("write the findings")?;
     let missing = findings.iter().any(|finding| finding.verdict == Verdict::Missing);

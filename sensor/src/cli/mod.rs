@@ -8,6 +8,7 @@ mod check;
 mod detach;
 mod export;
 mod ledger;
+mod lists;
 mod pcap;
 mod render;
 mod run;
@@ -49,6 +50,8 @@ enum Command {
     Spool(spool::Arguments),
     /// What was seen, what became of it, and whether it adds up
     Ledger(ledger::Arguments),
+    /// How the threat lists stand, and what they have hit; refresh them, lift enforcement
+    Lists(lists::Arguments),
 }
 
 impl Cli {
@@ -62,6 +65,7 @@ impl Cli {
             Command::Pcap(arguments) => pcap::run(&arguments),
             Command::Spool(arguments) => spool::run(&arguments),
             Command::Ledger(arguments) => ledger::run(&arguments),
+            Command::Lists(arguments) => lists::run(&arguments),
         };
         result.unwrap_or_else(|error| {
             // Whoever reads the output has gone (`| head`): nothing is wrong, and nobody to tell.

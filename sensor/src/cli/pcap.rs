@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::EXIT_INPUT;
 use crate::kernel;
-use crate::replay::{self, KernelProgram, Options, Output};
+use crate::replay::{self, KernelProgram, Options, Output, ReplayLists};
 
 const EXAMPLES: &str = "Examples:
   weir-sensor pcap traffic.pcap
@@ -17,6 +17,8 @@ const EXAMPLES: &str = "Examples:
       every connection, one JSON object a line; the last line of a file has its totals
   weir-sensor pcap --json --unidirectional *.pcap
       flows as the kernel keys them, each line naming its file
+  weir-sensor pcap --json --list bad.txt traffic.pcap | jq 'select(.listed)'
+      connections with an address of a threat list
 
 Needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (or root): the frames run through the real kernel program.";
 
@@ -36,10 +38,21 @@ pub(super) struct Arguments {
     /// Print so many flows of each file, largest first
     #[arg(long, value_name = "N", default_value_t = 20, conflicts_with = "json")]
     limit: usize,
+    /// Mark flows from or to an address of this threat list, one entry a line; may be repeated. With --json
+    #[arg(long = "list", value_name = "FILE", requires = "json")]
+    lists: Vec<PathBuf>,
 }
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let lists = match ReplayLists::read(&arguments.lists) {
+        Ok(lists) => lists,
+        Err(error) => {
+            eprintln!("weir-sensor: {error:#}");
+            return Ok(ExitCode::from(EXIT_INPUT));
+        }
+    };
     let options = Options {
+        lists,
         output: if arguments.json { Output::Json } else { Output::Table { limit: arguments.limit } },
         unidirectional: arguments.unidirectional,
         settings: kernel::Settings { log_level: kernel::KernelLog::Off, ..kernel::Settings::default() },

@@ -9,6 +9,7 @@ mod layers;
 mod sections;
 #[cfg(test)]
 mod tests;
+mod threats;
 mod units;
 mod validate;
 
@@ -20,6 +21,7 @@ pub use sections::{
     Config, Connections, ControlPlane, Egress, Filter, FilterAction, Ingress, Interface, KernelLog, Log,
     LogFormat, LogLevel, Metrics, Pins, Rule, Sampling, Shipping, Spool, Tables,
 };
+pub use threats::{List, ListAction, ListColumn, ListFormat, Threats};
 pub use units::{Bytes, Cidr, Period, Ports, Protocol, Secret};
 
 impl Config {

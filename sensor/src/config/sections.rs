@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::threats::Threats;
 use super::units::{Bytes, Cidr, Period, Ports, Protocol, Secret};
 use crate::kernel;
 
@@ -21,6 +22,7 @@ pub struct Config {
     pub filter: Filter,
     pub connections: Connections,
     pub pins: Pins,
+    pub threats: Threats,
     /// Without it the sensor works alone: metrics only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub control_plane: Option<ControlPlane>,
@@ -238,6 +240,7 @@ impl Default for Config {
             filter: Filter::default(),
             connections: Connections::default(),
             pins: Pins::default(),
+            threats: Threats::default(),
             control_plane: None,
             spool: Spool::default(),
             shipping: Shipping::default(),

@@ -45,6 +45,7 @@ pub(super) fn problems(config: &Config, problems: &mut Vec<Problem>) {
     check.period("connections.idle_timeout", connections.idle_timeout, secs(1), secs(86_400));
     check.period("connections.closed_timeout", connections.closed_timeout, ms(100), secs(86_400));
     pins(&config.pins, &mut check);
+    super::threats::check(&config.threats, &mut check);
     if let Some(control_plane) = &config.control_plane {
         destination(control_plane, &mut check);
     }
@@ -161,18 +162,18 @@ fn destination(control_plane: &ControlPlane, check: &mut Check<'_>) {
     );
 }
 
-struct Check<'a> {
+pub(super) struct Check<'a> {
     problems: &'a mut Vec<Problem>,
 }
 
 impl Check<'_> {
-    fn that(&mut self, holds: bool, key: impl Into<String>, message: impl FnOnce() -> String) {
+    pub(super) fn that(&mut self, holds: bool, key: impl Into<String>, message: impl FnOnce() -> String) {
         if !holds {
             self.problems.push(Problem { key: key.into(), message: message() });
         }
     }
 
-    fn period(&mut self, key: &str, period: Period, least: Duration, most: Duration) {
+    pub(super) fn period(&mut self, key: &str, period: Period, least: Duration, most: Duration) {
         self.that((least..=most).contains(&period.0), key, || {
             format!("is {period}; {} to {} are allowed", Period(least), Period(most))
         });

@@ -12,7 +12,7 @@ use super::record::{Merged, Part, Record, Stack};
 use super::state::{Conversation, First, Side};
 use super::tcp;
 use super::tuple::{Tuple, Way};
-use crate::kernel::{Drained, FlowObservation, PointTotals, fragment};
+use crate::kernel::{Drained, FlowObservation, Listed, PointTotals, fragment};
 
 /// Observations in one part, more only where one five-tuple has more. Each makes one record at most, so that
 /// a part has at most half of the records that the wire allows: a part being packed is the largest thing that
@@ -228,6 +228,9 @@ impl Merger {
                     .any(|side| side.fragments & (fragment::FIRST | fragment::LATER) != 0),
                 icmp_type: leading.first.icmp_type,
                 icmp_code: leading.first.icmp_code,
+                listed: initiated
+                    .map_or(Listed::default(), |side| side.listed)
+                    .or(answered.map_or(Listed::default(), |side| side.listed.reversed())),
                 point: leading.first.point,
                 path: conversation.choices[leading.way as usize].path(path(
                     leading,
@@ -344,6 +347,7 @@ fn count(sides: &mut Vec<Side>, place: &Place, flow: &FlowObservation) {
             last_ns: flow.last_ns,
             flags: flow.tcp_flags,
             fragments: flow.fragments,
+            listed: flow.listed,
             syn_ns,
             syn_ack_ns,
         });
@@ -355,6 +359,7 @@ fn count(sides: &mut Vec<Side>, place: &Place, flow: &FlowObservation) {
     side.last_ns = side.last_ns.max(flow.last_ns);
     side.flags |= flow.tcp_flags;
     side.fragments |= flow.fragments;
+    side.listed = side.listed.or(flow.listed);
     side.syn_ns = earlier(side.syn_ns, syn_ns);
     side.syn_ack_ns = earlier(side.syn_ack_ns, syn_ack_ns);
 }

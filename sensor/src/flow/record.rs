@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use weir_wire::{EndReason, NameSource, Place, TcpState};
 
-use crate::kernel::{DrainFigures, FlowKey, PointTotals};
+use crate::kernel::{DrainFigures, FlowKey, Listed, PointTotals};
 
 /// The headers between Ethernet and IP, outermost first; `None` is a bare frame. A thin pointer, since
 /// every remembered connection has two and nearly all are bare.
@@ -73,6 +73,8 @@ pub struct Record {
     /// Of the connection's first packet in this epoch.
     pub icmp_type: u8,
     pub icmp_code: u8,
+    /// The threat lists that have its addresses: `src` is the initiator.
+    pub listed: Listed,
     /// Where the initiator's packets were counted, else the responder's.
     pub point: u16,
     /// Further points that the same packets crossed, in order of time.

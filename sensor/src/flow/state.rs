@@ -7,6 +7,7 @@ use super::counted::Choice;
 use super::record::Stack;
 use super::tcp;
 use super::tuple::{Tuple, Way};
+use crate::kernel::Listed;
 
 /// Connections of one five-tuple that are told apart by their link stacks. More than a few means invented
 /// tags; the oldest lose their memory, not their counts.
@@ -62,6 +63,7 @@ pub(super) struct Side {
     pub(super) last_ns: i64,
     pub(super) flags: u8,
     pub(super) fragments: u8,
+    pub(super) listed: Listed,
     /// Earliest SYN and SYN-ACK that stood first in a slot.
     pub(super) syn_ns: Option<i64>,
     pub(super) syn_ack_ns: Option<i64>,

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use weir_wire::{Direction, EndReason, TcpState, Totals, link};
 
 use super::*;
-use crate::kernel::{DrainFigures, Drained, FlowKey, FlowObservation, PointTotals, fragment};
+use crate::kernel::{DrainFigures, Drained, FlowKey, FlowObservation, Listed, PointTotals, fragment};
 
 const MS: i64 = 1_000_000;
 const SYN: u8 = 2;
@@ -89,6 +89,7 @@ fn seen(key: FlowKey, point: u16, packets: u64, first_ms: i64) -> FlowObservatio
         fragments: 0,
         icmp_type: 0,
         icmp_code: 0,
+        listed: Listed::default(),
     }
 }
 
@@ -365,6 +366,7 @@ fn observation() -> impl Strategy<Value = FlowObservation> {
                 fragments,
                 icmp_type,
                 icmp_code: icmp_type / 2,
+                listed: Listed::default(),
             }
         })
 }

@@ -15,7 +15,7 @@ use nix::{
 };
 
 use super::{
-    Drained, Geometry, KernelError, Settings, TableSizes, Wakeup,
+    Drained, Geometry, KernelError, ListedPrefix, Lists, Settings, TableSizes, Wakeup,
     attach::Programs,
     clock::{Reading, WallClock},
     object::{self, Clock, Features, Load},
@@ -60,6 +60,7 @@ pub struct Rig {
     weir_program: &'static str,
     features: Features,
     tables: Tables,
+    lists: Option<Lists>,
     foreign: Option<(Ebpf, String)>,
 }
 
@@ -86,7 +87,17 @@ impl Rig {
         Points::new(&mut weir, settings.max_points)?.add(place, 0)?;
         let mut bench = EbpfLoader::new().load(OBJECT).map_err(|error| KernelError::Load(Box::new(error)))?;
         load_all(&mut bench, hook, features)?;
-        Ok(Self { hook, frame: frame(ip), bench, weir, weir_program, features, tables, foreign: None })
+        Ok(Self {
+            hook,
+            frame: frame(ip),
+            bench,
+            weir,
+            weir_program,
+            features,
+            tables,
+            lists: None,
+            foreign: None,
+        })
     }
 
     /// Puts a program of another object under the generator.
@@ -109,6 +120,24 @@ impl Rig {
         }
         .map_err(KernelError::program("foreign"))?;
         self.foreign = Some((loaded, program.to_owned()));
+        Ok(())
+    }
+
+    /// Puts lists into the kernel; how long that took.
+    pub fn install(&mut self, prefixes: &[ListedPrefix]) -> Result<Duration, KernelError> {
+        let mut lists = match self.lists.take() {
+            Some(lists) => lists,
+            None => Lists::take(&mut self.weir)?,
+        };
+        let took = lists.install(prefixes)?;
+        self.lists = Some(lists);
+        Ok(took)
+    }
+
+    /// Lets packets be dropped for so long; after [`Self::install`].
+    pub fn enforce_for(&self, time: Duration) -> Result<(), KernelError> {
+        let lists = self.lists.as_ref().ok_or(KernelError::MissingMap("the lists"))?;
+        lists.heart()?.enforce_for(time);
         Ok(())
     }
 

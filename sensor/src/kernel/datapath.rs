@@ -21,7 +21,7 @@ use weir_wire::{Direction, Totals};
 
 use super::{
     Attachment, Drained, EgressMode, FilterAction, FilterRule, FlowObservation, Geometry, IngressMode,
-    KernelError, Pinning, PointTotals, Settings, Wakeups,
+    KernelError, Lists, Pinning, PointTotals, Settings, Wakeups,
     attach::{Hook, Programs, TC_EGRESS, TC_INGRESS, filter_handle},
     clock::{Clocks, WallClock},
     identity::{Birth, IDENTITY, Identity, map_memory},
@@ -334,6 +334,11 @@ impl Datapath {
     pub fn take_wakeups(&mut self) -> Option<Wakeups> {
         let ring = RingBuf::try_from(self.object.take_map("WEIR_WAKEUPS")?).ok()?;
         Wakeups::new(ring).ok()
+    }
+
+    /// The maps of threat lists; an error the second time.
+    pub fn take_lists(&mut self) -> Result<Lists, KernelError> {
+        Lists::take(&mut self.object)
     }
 
     /// A task that carries the programs' own messages into the log; `None` the second time. Must be called

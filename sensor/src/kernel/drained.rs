@@ -74,6 +74,42 @@ pub struct FlowObservation {
     /// Of the first packet, for ICMP and ICMPv6.
     pub icmp_type: u8,
     pub icmp_code: u8,
+    /// What the threat lists said when the flow began in this epoch.
+    pub listed: Listed,
+}
+
+/// The threat lists that have a flow's addresses, by number; 0 is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Listed {
+    pub src: u8,
+    pub dst: u8,
+    /// Whether the flow's packets are dropped where enforcement holds.
+    pub drops: bool,
+}
+
+impl Listed {
+    /// Whether any list has either address.
+    #[must_use]
+    pub fn is_listed(self) -> bool {
+        self != Self::default()
+    }
+
+    /// The same of a packet that goes the other way.
+    #[must_use]
+    pub fn reversed(self) -> Self {
+        Self { src: self.dst, dst: self.src, ..self }
+    }
+
+    /// What either says: lists may have changed between two observations of one flow.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        let first = |a, b| if a == 0 { b } else { a };
+        Self {
+            src: first(self.src, other.src),
+            dst: first(self.dst, other.dst),
+            drops: self.drops || other.drops,
+        }
+    }
 }
 
 /// Bits of [`FlowObservation::fragments`].

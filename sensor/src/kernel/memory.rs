@@ -31,6 +31,10 @@ unsafe impl Shared for weir_sensor_common::Control {}
 unsafe impl Shared for weir_sensor_common::pins::Identity {}
 // SAFETY: as above.
 unsafe impl Shared for weir_sensor_common::pins::PointRecord {}
+// SAFETY: as above.
+unsafe impl Shared for weir_sensor_common::Guard {}
+// SAFETY: as above.
+unsafe impl Shared for u64 {}
 
 /// The elements of one map.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use aya::{
     util::KernelVersion,
 };
 
-use super::{Geometry, KernelError, Settings, sys};
+use super::{Geometry, KernelError, Settings, lists, sys};
 
 /// The programs, built by the build script and embedded.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/weir-kernel"));
@@ -125,7 +125,7 @@ pub fn load(settings: &Settings, load: Load<'_>) -> Result<Ebpf, KernelError> {
         .map_max_entries("WEIR_COUNTERS", 2 * cpus * points)
         .map_max_entries("WEIR_REGIONS", 2 * cpus);
     if let Some(folder) = load.pins {
-        for name in PINNED {
+        for name in PINNED.into_iter().chain(lists::PINNED) {
             loader.map_pin_path(name, folder.join(name));
         }
     }

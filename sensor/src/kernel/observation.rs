@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use aya::maps::{HashMap, MapData};
 use weir_sensor_common::{self as layout, Count, Flags, Key, Slot4, Slot6};
 
-use super::{FlowKey, FlowObservation, KernelError, clock::WallClock, tables::Element};
+use super::{FlowKey, FlowObservation, KernelError, Listed, clock::WallClock, tables::Element};
 
 /// Link numbers of a half, resolved.
 #[derive(Default)]
@@ -114,5 +114,6 @@ fn observation(
         fragments: flags.fragments,
         icmp_type: flags.icmp_type,
         icmp_code: flags.icmp_code,
+        listed: Listed { src: flags.listed.src(), dst: flags.listed.dst(), drops: flags.listed.drops() },
     }
 }

@@ -9,7 +9,7 @@ use aya::{
 use weir_sensor_common::pins::Began;
 
 use super::{
-    Drained, Geometry, KernelError, PointTotals, Settings,
+    Drained, Geometry, KernelError, ListedPrefix, Lists, PointTotals, Settings,
     attach::Programs,
     clock::WallClock,
     datapath::totals,
@@ -49,6 +49,7 @@ const LOOK_EVERY: u32 = 256;
 pub struct Replay {
     object: Ebpf,
     program: &'static str,
+    lists: Option<Lists>,
     tables: Tables,
     points: Points,
     /// What full tables were drained of on the way.
@@ -89,6 +90,7 @@ impl Replay {
         Ok(Self {
             object,
             program,
+            lists: None,
             tables,
             points,
             drained: Half::default(),
@@ -97,6 +99,21 @@ impl Replay {
             first_ns: None,
             last_ns: 0,
         })
+    }
+
+    /// Lists for the frames from here on. A replay drops nothing: it counts what would be dropped.
+    pub fn install(&mut self, prefixes: &[ListedPrefix]) -> Result<&Lists, KernelError> {
+        let mut lists = match self.lists.take() {
+            Some(lists) => lists,
+            None => Lists::take(&mut self.object)?,
+        };
+        lists.install(prefixes)?;
+        Ok(self.lists.insert(lists))
+    }
+
+    /// Those that were installed.
+    pub fn lists(&self) -> Option<&Lists> {
+        self.lists.as_ref()
     }
 
     /// Runs one frame, padded to its length on the wire, at its capture time.

@@ -17,12 +17,15 @@ const BPF_OBJ_PIN: libc::c_int = 6;
 const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_PROG_TEST_RUN: libc::c_int = 10;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+const BPF_MAP_UPDATE_BATCH: libc::c_int = 26;
 const BPF_LINK_CREATE: libc::c_int = 28;
 const BPF_LINK_UPDATE: libc::c_int = 29;
 const BPF_LINK_DETACH: libc::c_int = 34;
 
 pub const BPF_MAP_TYPE_ARRAY: u32 = 2;
+pub const BPF_MAP_TYPE_LPM_TRIE: u32 = 11;
 pub const BPF_MAP_TYPE_ARRAY_OF_MAPS: u32 = 12;
+pub const BPF_F_NO_PREALLOC: u32 = 1;
 pub const BPF_F_MMAPABLE: u32 = 1 << 10;
 
 /// What a new map is.
@@ -54,15 +57,46 @@ struct MapUpdate {
 
 /// Sets the first element of an array of maps.
 pub fn set_inner_map(outer: BorrowedFd<'_>, inner: BorrowedFd<'_>) -> io::Result<()> {
-    let (key, value) = (0_u32, inner.as_raw_fd() as u32);
+    update(outer.as_raw_fd(), &0_u32, &(inner.as_raw_fd() as u32))
+}
+
+/// Sets one element. The types are the map's, without padding.
+pub fn update<K, V>(map: RawFd, key: &K, value: &V) -> io::Result<()> {
     let attributes = MapUpdate {
-        map_fd: outer.as_raw_fd() as u32,
+        map_fd: map as u32,
         pad: 0,
-        key: (&raw const key) as u64,
-        value: (&raw const value) as u64,
+        key: (&raw const *key) as u64,
+        value: (&raw const *value) as u64,
         flags: 0,
     };
     bpf(BPF_MAP_UPDATE_ELEM, &attributes).map(drop)
+}
+
+#[repr(C)]
+struct MapBatch {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map_fd: u32,
+    elem_flags: u64,
+    flags: u64,
+}
+
+/// Sets many elements: as many as there are both of keys and of values. After an error some may be set.
+pub fn update_batch<K, V>(map: BorrowedFd<'_>, keys: &[K], values: &[V]) -> io::Result<()> {
+    let attributes = MapBatch {
+        in_batch: 0,
+        out_batch: 0,
+        keys: keys.as_ptr() as u64,
+        values: values.as_ptr() as u64,
+        count: keys.len().min(values.len()) as u32,
+        map_fd: map.as_raw_fd() as u32,
+        elem_flags: 0,
+        flags: 0,
+    };
+    bpf(BPF_MAP_UPDATE_BATCH, &attributes).map(drop)
 }
 
 #[repr(C)]

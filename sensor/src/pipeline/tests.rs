@@ -14,7 +14,7 @@ use weir_wire::{Direction, Totals};
 use super::*;
 use crate::flow::{Limits, Merger};
 use crate::kernel::{
-    DrainFigures, FilterAction, FilterRule, FlowKey, FlowObservation, PointTotals, WakeReason, Wakeup,
+    DrainFigures, FilterAction, FilterRule, FlowKey, FlowObservation, Listed, PointTotals, WakeReason, Wakeup,
 };
 use crate::metrics::Metrics;
 use crate::ship::{Outbox, OutboxClosed, Packed};
@@ -63,6 +63,7 @@ fn counted(epoch: u64, packets: u64) -> Drained {
         fragments: 0,
         icmp_type: 0,
         icmp_code: 0,
+        listed: Listed::default(),
     };
     Drained {
         epoch,

@@ -2,9 +2,9 @@
 
 use weir_wire::{Direction, Totals};
 
-use super::{MAX_FRAME, MIN_FRAME};
+use super::{MAX_FRAME, MIN_FRAME, ReplayLists};
 use crate::capture::{Carried, Frame};
-use crate::kernel::{self, DrainFigures, Drained, KernelError, PointTotals};
+use crate::kernel::{self, DrainFigures, Drained, KernelError, ListedPrefix, PointTotals};
 
 /// What a program reads its frames as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub enum FeedError {
 /// A loaded kernel program that counts frames; a trait so that tests can stand in for the kernel.
 pub trait Program: Sized {
     fn load(link: Link, settings: &kernel::Settings) -> anyhow::Result<Self>;
+    /// Threat lists, before the first frame.
+    fn install(&mut self, prefixes: &[ListedPrefix]) -> anyhow::Result<()>;
     fn frame(&mut self, bytes: &[u8], time_ns: i64) -> Result<(), FeedError>;
     fn finish(self) -> anyhow::Result<Drained>;
 }
@@ -40,6 +42,10 @@ impl Program for KernelProgram {
             Link::RawIp => kernel::ReplayLink::RawIp,
         };
         Ok(Self(kernel::Replay::load(settings, link)?))
+    }
+
+    fn install(&mut self, prefixes: &[ListedPrefix]) -> anyhow::Result<()> {
+        self.0.install(prefixes).map(drop).map_err(Into::into)
     }
 
     fn frame(&mut self, bytes: &[u8], time_ns: i64) -> Result<(), FeedError> {
@@ -57,6 +63,7 @@ impl Program for KernelProgram {
 /// Feeds one file's frames.
 pub struct Feed<'a, P: Program> {
     settings: &'a kernel::Settings,
+    lists: &'a ReplayLists,
     ethernet: Option<P>,
     raw_ip: Option<P>,
     /// A frame at its original length.
@@ -69,9 +76,10 @@ pub struct Feed<'a, P: Program> {
 
 impl<'a, P: Program> Feed<'a, P> {
     #[must_use]
-    pub fn new(settings: &'a kernel::Settings) -> Self {
+    pub fn new(settings: &'a kernel::Settings, lists: &'a ReplayLists) -> Self {
         Self {
             settings,
+            lists,
             ethernet: None,
             raw_ip: None,
             padded: Vec::new(),
@@ -110,9 +118,14 @@ impl<'a, P: Program> Feed<'a, P> {
             Link::Ethernet => &mut self.ethernet,
             Link::RawIp => &mut self.raw_ip,
         };
-        let program = match slot {
-            Some(program) => program,
-            None => slot.insert(P::load(link, self.settings)?),
+        let program = if let Some(program) = slot {
+            program
+        } else {
+            let program = slot.insert(P::load(link, self.settings)?);
+            if !self.lists.prefixes.is_empty() {
+                program.install(&self.lists.prefixes)?;
+            }
+            program
         };
         match program.frame(&self.padded, frame.time_ns) {
             Ok(()) => Ok(()),

@@ -5,6 +5,7 @@
 //! ledger or is in `refused`, and a file that cannot be read to its end still yields what came before.
 
 mod feed;
+mod lists;
 mod ndjson;
 mod run;
 mod table;
@@ -13,6 +14,7 @@ mod tests;
 mod unidirectional;
 
 pub use feed::{Feed, FeedError, KernelProgram, Link, Program};
+pub use lists::ReplayLists;
 pub use run::{Options, Output, run};
 
 /// The most bytes that `BPF_PROG_TEST_RUN` takes as one frame: 64 KiB of packet and an Ethernet header,

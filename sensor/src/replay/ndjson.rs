@@ -6,8 +6,10 @@ use std::net::IpAddr;
 use serde::{Serialize, Serializer};
 use weir_wire::{TcpState, Totals, link};
 
+use super::lists::ReplayLists;
 use super::unidirectional::Flow;
 use crate::flow::Record;
+use crate::kernel::Listed;
 
 /// Capture time, RFC 3339 with nanoseconds.
 #[derive(Clone, Copy)]
@@ -46,6 +48,8 @@ struct FlowLine<'a> {
     icmp_code: u8,
     first: Time,
     last: Time,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    listed: Option<Hits<'a>>,
 }
 
 #[derive(Serialize)]
@@ -71,6 +75,21 @@ struct ConnectionLine<'a> {
     icmp_code: u8,
     first: Time,
     last: Time,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    listed: Option<Hits<'a>>,
+}
+
+/// The threat lists that have the addresses.
+#[derive(Serialize)]
+struct Hits<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    src: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dst: Option<&'a str>,
+}
+
+fn hits(listed: Listed, lists: &ReplayLists) -> Option<Hits<'_>> {
+    listed.is_listed().then(|| Hits { src: lists.name(listed.src), dst: lists.name(listed.dst) })
 }
 
 #[derive(Serialize)]
@@ -88,7 +107,7 @@ struct TotalsLine<'a> {
     refused: u64,
 }
 
-pub(super) fn flow(out: &mut impl Write, file: &str, flow: &Flow) -> io::Result<()> {
+pub(super) fn flow(out: &mut impl Write, file: &str, flow: &Flow, lists: &ReplayLists) -> io::Result<()> {
     line(
         out,
         &FlowLine {
@@ -108,11 +127,17 @@ pub(super) fn flow(out: &mut impl Write, file: &str, flow: &Flow) -> io::Result<
             icmp_code: flow.icmp_code,
             first: Time(flow.first_ns),
             last: Time(flow.last_ns),
+            listed: hits(flow.listed, lists),
         },
     )
 }
 
-pub(super) fn connection(out: &mut impl Write, file: &str, record: &Record) -> io::Result<()> {
+pub(super) fn connection(
+    out: &mut impl Write,
+    file: &str,
+    record: &Record,
+    lists: &ReplayLists,
+) -> io::Result<()> {
     line(
         out,
         &ConnectionLine {
@@ -137,6 +162,7 @@ pub(super) fn connection(out: &mut impl Write, file: &str, record: &Record) -> i
             icmp_code: record.icmp_code,
             first: Time(record.first_ns),
             last: Time(record.last_ns),
+            listed: hits(record.listed, lists),
         },
     )
 }

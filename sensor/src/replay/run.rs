@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use weir_wire::Totals;
 
 use super::feed::{Feed, Program};
-use super::{ndjson, table, unidirectional};
+use super::{ReplayLists, ndjson, table, unidirectional};
 use crate::capture::Capture;
 use crate::flow::{Limits, Merger};
 use crate::kernel::{self, Drained};
@@ -31,6 +31,7 @@ pub struct Options {
     /// Flows as the kernel keys them, instead of connections.
     pub unidirectional: bool,
     pub settings: kernel::Settings,
+    pub lists: ReplayLists,
 }
 
 /// Runs every file; the files that could not be read, or not to their end, have been named on `messages`.
@@ -57,8 +58,7 @@ pub fn run<P: Program>(
                 continue;
             }
         };
-        let (counted, failure) =
-            file::<P>(source, &options.settings).with_context(|| format!("replay {name}"))?;
+        let (counted, failure) = file::<P>(source, options).with_context(|| format!("replay {name}"))?;
         if let Some(counted) = counted {
             print(&name, counted, options, out).context("write the result")?;
         }
@@ -77,13 +77,13 @@ type Counted = (Drained, u64);
 /// Counts one file. Nothing is counted where not even its header could be read.
 fn file<P: Program>(
     source: impl Read,
-    settings: &kernel::Settings,
+    options: &Options,
 ) -> anyhow::Result<(Option<Counted>, Option<crate::capture::CaptureError>)> {
     let mut capture = match Capture::open(source) {
         Ok(capture) => capture,
         Err(error) => return Ok((None, Some(error))),
     };
-    let mut feed = Feed::<P>::new(settings);
+    let mut feed = Feed::<P>::new(&options.settings, &options.lists);
     let failure = loop {
         match capture.next_frame() {
             Ok(Some(frame)) => feed.frame(&frame)?,
@@ -102,7 +102,9 @@ fn print(name: &str, (drained, refused): Counted, options: &Options, out: &mut i
     if options.unidirectional {
         let flows = unidirectional::flows(&drained);
         match options.output {
-            Output::Json => flows.iter().try_for_each(|flow| ndjson::flow(out, name, flow))?,
+            Output::Json => {
+                flows.iter().try_for_each(|flow| ndjson::flow(out, name, flow, &options.lists))?;
+            }
             Output::Table { limit } => table::flows(out, flows, limit)?,
         }
     } else {
@@ -112,7 +114,11 @@ fn print(name: &str, (drained, refused): Counted, options: &Options, out: &mut i
         let mut records = Merger::new(limits).merge(drained).records;
         records.sort_by_key(|record| record.first_ns);
         match options.output {
-            Output::Json => records.iter().try_for_each(|record| ndjson::connection(out, name, record))?,
+            Output::Json => {
+                records
+                    .iter()
+                    .try_for_each(|record| ndjson::connection(out, name, record, &options.lists))?;
+            }
             Output::Table { limit } => table::connections(out, records, limit)?,
         }
     }

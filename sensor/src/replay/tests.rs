@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use weir_wire::{Direction, Totals, link};
 
 use super::*;
-use crate::kernel::{self, DrainFigures, Drained, FlowKey, FlowObservation, PointTotals, fragment};
+use crate::kernel::{self, DrainFigures, Drained, FlowKey, FlowObservation, Listed, PointTotals, fragment};
 
 /// Counts bare IPv4 without options, over two CPUs; the first byte of a MAC address is a VLAN to invent.
 struct Fake {
@@ -19,6 +19,10 @@ struct Fake {
 impl Program for Fake {
     fn load(link: Link, _: &kernel::Settings) -> anyhow::Result<Self> {
         Ok(Self { link, totals: Totals::default(), flows: HashMap::new() })
+    }
+
+    fn install(&mut self, _: &[kernel::ListedPrefix]) -> anyhow::Result<()> {
+        Ok(())
     }
 
     fn frame(&mut self, bytes: &[u8], time_ns: i64) -> Result<(), FeedError> {
@@ -62,6 +66,7 @@ impl Program for Fake {
             fragments: if ip[6] & 0x20 == 0 { 0 } else { fragment::FIRST },
             icmp_type: 0,
             icmp_code: 0,
+            listed: Listed::default(),
         });
         flow.packets += 1;
         flow.tcp_flags |= ip[33];
@@ -140,7 +145,8 @@ fn run_files(files: &[(&str, Vec<u8>)], output: Output, unidirectional: bool) ->
             path
         })
         .collect();
-    let options = Options { output, unidirectional, settings: kernel::Settings::default() };
+    let (settings, lists) = (kernel::Settings::default(), ReplayLists::default());
+    let options = Options { output, unidirectional, settings, lists };
     let (mut out, mut messages) = (Vec::new(), Vec::new());
     let unreadable = run::<Fake>(&paths, &options, &mut out, &mut messages).expect("the program runs");
     let text = |bytes| {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::kernel::{Drained, FlowKey, fragment};
+use crate::kernel::{Drained, FlowKey, Listed, fragment};
 
 /// One flow of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +16,7 @@ pub(super) struct Flow {
     pub(super) fragment: bool,
     pub(super) icmp_type: u8,
     pub(super) icmp_code: u8,
+    pub(super) listed: Listed,
     pub(super) first_ns: i64,
     pub(super) last_ns: i64,
 }
@@ -40,6 +41,7 @@ pub(super) fn flows(drained: &Drained) -> Vec<Flow> {
                 fragment,
                 icmp_type: seen.icmp_type,
                 icmp_code: seen.icmp_code,
+                listed: seen.listed,
                 first_ns: seen.first_ns,
                 last_ns: seen.last_ns,
             });
@@ -49,6 +51,7 @@ pub(super) fn flows(drained: &Drained) -> Vec<Flow> {
         flow.octets += seen.octets;
         flow.tcp_flags |= seen.tcp_flags;
         flow.fragment |= fragment;
+        flow.listed = flow.listed.or(seen.listed);
         flow.last_ns = flow.last_ns.max(seen.last_ns);
         if seen.first_ns < flow.first_ns {
             flow.first_ns = seen.first_ns;

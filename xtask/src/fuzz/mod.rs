@@ -52,16 +52,19 @@ enum Target {
     Capture,
     /// The sensor's configuration
     SensorConfig,
+    /// Threat lists in every format
+    ThreatList,
     /// The control plane's configuration
     ControlPlaneConfig,
 }
 
 impl Target {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Parser,
         Self::Kernel,
         Self::Ingest,
         Self::Capture,
+        Self::ThreatList,
         Self::SensorConfig,
         Self::ControlPlaneConfig,
     ];
@@ -72,6 +75,7 @@ impl Target {
             Self::Kernel => "kernel",
             Self::Ingest => "ingest",
             Self::Capture => "capture",
+            Self::ThreatList => "threat-list",
             Self::SensorConfig => "sensor-config",
             Self::ControlPlaneConfig => "control-plane-config",
         }

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod ground;
+mod lists;
 mod load;
 mod pins;
 mod replayed;
@@ -26,7 +27,7 @@ struct Check {
 }
 
 /// All of them, in the order of the table.
-const CHECKS: [Check; 20] = [
+const CHECKS: [Check; 22] = [
     Check { feature: "programs load", run: replayed::programs_load },
     Check { feature: "kernel log off and full", run: replayed::every_log_level },
     Check { feature: "captures, XDP", run: replayed::captures_by_xdp },
@@ -36,6 +37,8 @@ const CHECKS: [Check; 20] = [
     Check { feature: "mutated frames", run: replayed::mutated },
     Check { feature: "filter", run: replayed::filter },
     Check { feature: "sampling", run: replayed::sampling },
+    Check { feature: "threat lists, marks", run: lists::marks },
+    Check { feature: "threat lists, drops", run: lists::drops },
     Check { feature: "flips under load", run: load::flips },
     Check { feature: "full tables", run: load::full_tables },
     Check { feature: "veth, automatic", run: wires::automatic },

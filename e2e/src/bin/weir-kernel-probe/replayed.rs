@@ -145,7 +145,7 @@ fn tally(replay: Replay, program: ReplayProgram) -> Result<Tally> {
 }
 
 /// Calls `f` with each frame of the captures, as it is on the wire.
-fn each_frame(ground: &Ground, mut f: impl FnMut(&[u8], i64) -> Result<()>) -> Result<()> {
+pub fn each_frame(ground: &Ground, mut f: impl FnMut(&[u8], i64) -> Result<()>) -> Result<()> {
     for capture in &ground.captures {
         let file = File::open(&capture.pcap).with_context(|| format!("open {}", capture.pcap.display()))?;
         let mut frames = capture::Capture::open(file).with_context(|| capture.name.clone())?;

@@ -34,6 +34,7 @@ fn record(number: u32) -> Record {
         fragment: false,
         icmp_type: 0,
         icmp_code: 0,
+        listed: crate::kernel::Listed::default(),
         point: 1,
         path: Box::default(),
         context: Some(Box::new(context(number))),
@@ -182,6 +183,7 @@ fn records_of_the_largest_size_stay_within_the_limits() {
             fragment: true,
             icmp_type: word() as u8 | 0x80,
             icmp_code: word() as u8 | 0x80,
+            listed: crate::kernel::Listed::default(),
             point: 254,
             path: (0..16).map(|_| 128 + word() as u16 % 127).collect(),
             context: Some(Box::new(Context {
