@@ -12,6 +12,7 @@ use prometheus::{
 };
 use weir_wire::{Direction, DropReason};
 
+use crate::detect::{Engine, Kind};
 use crate::kernel::{Drained, FlowObservation, Listed, PointTotals};
 use crate::spool::Standing;
 
@@ -128,6 +129,17 @@ metrics! {
     /// Records whose packets no record or crossing counter holds; anything but 0 is a defect of the sensor
     unmerged_packets: counter = "unmerged_packets_total";
 
+    /// Detections that were opened, by kind
+    detections: counters["kind"] = "detections_total";
+    /// Detections that are open
+    detections_open: gauge = "detections_open";
+    /// Entries that a detector forgot for want of room, by kind
+    detect_forgotten: counters["kind"] = "detect_forgotten_total";
+    /// Sightings that were not told because `detect.max_open` was reached
+    detect_untold: counter = "detect_untold_total";
+    /// Looking through an epoch for detections
+    detect_seconds: seconds = "detect_seconds";
+
     /// Batches that wait for delivery, tombstones among them
     spool_batches: gauge = "spool_batches";
     /// Bytes of what waits for delivery
@@ -238,6 +250,19 @@ impl Metrics {
             self.spool_dropped_records.with_label_values(&[reason]);
             self.spool_dropped_packets.with_label_values(&[reason]);
         }
+        for kind in Kind::ALL.map(Kind::word) {
+            self.detections.with_label_values(&[kind]);
+            self.detect_forgotten.with_label_values(&[kind]);
+        }
+    }
+
+    /// Takes in what is open and what was forgotten for it.
+    pub fn detected(&self, engine: &Engine) {
+        self.detections_open.set(engine.open() as i64);
+        for (kind, forgotten) in engine.forgotten() {
+            raise(&self.detect_forgotten.with_label_values(&[kind.word()]), forgotten);
+        }
+        raise(&self.detect_untold, engine.untold());
     }
 
     /// The names of the threat lists, by number from 1: labels that the configuration has chosen.
@@ -336,6 +361,11 @@ impl Metrics {
         }
         prometheus::TextEncoder::new().encode_to_string(&self.registry.gather())
     }
+}
+
+/// Brings a counter up to a sum that its owner keeps.
+fn raise(counter: &IntCounter, sum: u64) {
+    counter.inc_by(sum.saturating_sub(counter.get()));
 }
 
 /// Seconds since the Unix epoch.

@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use weir_wire::Direction;
 
 use crate::config::{Config, ConfigError, Connections};
+use crate::detect::Engine;
 use crate::flow::{Limits, Merger};
 use crate::health::{self, Health};
 use crate::kernel::{Attachment, Datapath, Opened};
@@ -81,17 +82,17 @@ pub async fn run(config: Config, reload: Reload) -> anyhow::Result<()> {
     let drain = Drain::new(source, wakes, pace, epochs, proof, Arc::clone(&metrics), pulse);
     let drain = tokio::spawn(drain.run());
 
-    let merger = Merger::new(limits(&config.connections));
+    let stages = (Merger::new(limits(&config.connections)), Engine::new(&config.detect));
     let (courier, delivery, merge) = if let (Some(client), Some(spool)) = (client, &spool) {
         let (status, delivery) = watch::channel(Status::default());
         let pacing = Pacing::from(&config.shipping);
         let courier = Courier::new(spool.clone(), client, pacing, Arc::clone(&metrics), status, stopping);
-        let merge = spawn_merge(merger, handovers, spool.intake(), &metrics);
+        let merge = spawn_merge(stages, handovers, spool.intake(), &metrics);
         (Some(tokio::spawn(carry(courier))), Some(delivery), merge)
     } else {
         tracing::info!("no control_plane is configured: counts go to the metrics alone");
         let outbox = Acknowledged(Arc::clone(&metrics));
-        (None, None, spawn_merge(merger, handovers, outbox, &metrics))
+        (None, None, spawn_merge(stages, handovers, outbox, &metrics))
     };
     let health = Health {
         metrics: Arc::clone(&metrics),
@@ -225,12 +226,12 @@ fn limits(connections: &Connections) -> Limits {
 }
 
 fn spawn_merge<O: Outbox>(
-    merger: Merger,
+    (merger, engine): (Merger, Engine),
     handovers: mpsc::Receiver<pipeline::Handover>,
     outbox: O,
     metrics: &Arc<Metrics>,
 ) -> JoinHandle<Result<(), MergeError>> {
-    tokio::spawn(Merge::new(merger, handovers, outbox, Arc::clone(metrics)).run())
+    tokio::spawn(Merge::new(merger, engine, handovers, outbox, Arc::clone(metrics)).run())
 }
 
 async fn carry(mut courier: Courier) -> Result<(), OutboxClosed> {
@@ -351,6 +352,7 @@ fn changed(old: &Config, new: &Config) -> String {
         ("tables", old.tables != new.tables),
         ("threats", old.threats != new.threats),
         ("connections", old.connections != new.connections),
+        ("detect", old.detect != new.detect),
         ("control_plane", old.control_plane != new.control_plane),
         ("spool", old.spool != new.spool),
         ("shipping", old.shipping != new.shipping),

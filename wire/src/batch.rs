@@ -64,6 +64,10 @@ pub struct Batch {
     /// Places of this part's addresses; each at most once.
     #[prost(message, repeated, tag = "18")]
     pub places: Vec<Place>,
+    /// What is a problem, the worst first; part 0 only. In what stands for a dropped batch the worst alone,
+    /// without evidence.
+    #[prost(message, repeated, tag = "19")]
+    pub detections: Vec<crate::Detection>,
 }
 
 /// Flows that were counted but not kept.

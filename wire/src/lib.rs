@@ -9,6 +9,7 @@
 
 mod batch;
 mod codec;
+mod detection;
 pub mod link;
 mod names;
 
@@ -16,6 +17,7 @@ pub use batch::{
     Batch, Direction, DropReason, Dropped, EndReason, Flow, LinkStack, Point, Spool, TcpState, Totals,
 };
 pub use codec::{CodecError, decode, encode};
+pub use detection::{Detection, Fact, FactValue, Severity};
 pub use names::{NameSource, Place};
 
 /// Version of the batch format that this crate writes.
@@ -55,4 +57,15 @@ pub mod limits {
     pub const MAX_PLACES: usize = 4_096;
     /// Bytes of the name of an organisation.
     pub const MAX_ORGANISATION: usize = 128;
+    /// Detections in one batch; only part 0 has any.
+    pub const MAX_DETECTIONS: usize = 256;
+    /// Detections in what stands for a dropped batch, without their evidence: tens of thousands of those may
+    /// wait.
+    pub const MAX_KEPT_DETECTIONS: usize = 16;
+    /// Bytes of a detection's kind, technique and source, and of a fact's name.
+    pub const MAX_WORD: usize = 32;
+    /// Bytes of a detection's subject, and of a fact's text.
+    pub const MAX_TEXT: usize = 256;
+    /// Facts in one detection's evidence.
+    pub const MAX_FACTS: usize = 32;
 }

@@ -57,13 +57,8 @@ impl FromParams for AuditParams {
         };
         let (actor, action) = (text("actor"), text("action"));
         let (subject_kind, subject) = (text("subject_kind"), text("subject"));
-        let mut time = |name: &str| {
-            // What Postgres and the API can show.
-            params.parsed(name, "a time of RFC 3339 between 1970 and 9999", |text| {
-                text.parse::<Timestamp>().ok().filter(|at| (0..253_370_764_800).contains(&at.as_second()))
-            })
-        };
-        Self { actor, action, subject_kind, subject, from: time("from"), to: time("to") }
+        let (from, to) = (params.time("from"), params.time("to"));
+        Self { actor, action, subject_kind, subject, from, to }
     }
 }
 

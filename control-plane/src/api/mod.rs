@@ -14,6 +14,7 @@ mod client;
 mod completion;
 mod credentials;
 mod cursor;
+mod detections;
 mod docs;
 mod domains;
 mod enrollments;
@@ -96,6 +97,8 @@ fn routes(state: Option<&AppState>) -> Routes {
     let flows = Access::Role(Role::Viewer, Scope::Flows);
     let sensors = Access::Role(Role::Viewer, Scope::Sensors);
     let change_sensors = Access::Role(Role::Operator, Scope::Sensors);
+    let detections = Access::Role(Role::Viewer, Scope::Detections);
+    let judge_detections = Access::Role(Role::Operator, Scope::Detections);
     let users = Access::Role(Role::Admin, Scope::Users);
     let audit = Access::Role(Role::Admin, Scope::Audit);
     let operations = Access::Role(Role::Operator, Scope::Operations);
@@ -149,6 +152,11 @@ fn routes(state: Option<&AppState>) -> Routes {
         .add(change_sensors, routes!(enrollments::revoke))
         .add(Access::Open, routes!(enrollments::enroll))
         .add(Access::Sensor, routes!(credentials::renew))
+        .add(detections, routes!(detections::list))
+        .add(detections, routes!(detections::get))
+        .add(judge_detections, routes!(detections::acknowledge))
+        .add(judge_detections, routes!(detections::dismiss))
+        .add(judge_detections, routes!(detections::reopen))
         .add(Access::Sensor, routes!(ingest::ingest))
         .add(documentation, routes!(docs::openapi_json))
         .add(documentation, routes!(docs::page))

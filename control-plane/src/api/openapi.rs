@@ -12,6 +12,7 @@ use super::routes::{ADMIN_TOKEN, MACHINE, SENSOR, SESSION};
     (name = "flows", description = "What was counted"),
     (name = "domains", description = "What responders were called"),
     (name = "sensors", description = "Who counts, and whether all of it arrived"),
+    (name = "detections", description = "What is a problem, and what was said of it"),
     (name = "ingest", description = "For sensors"),
     (name = "auth", description = "Log in, go on, log out"),
     (name = "sessions", description = "Who is logged in from where"),

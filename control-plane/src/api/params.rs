@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
+use jiff::Timestamp;
 
 use super::error::FieldError;
 use super::{ApiError, AppState};
@@ -91,6 +92,13 @@ impl Params {
         self.parsed(name, &format!("between {low} and {high}"), |text| {
             let digits = text.bytes().all(|byte| byte.is_ascii_digit());
             text.parse().ok().filter(|number| digits && bounds.contains(number))
+        })
+    }
+
+    /// A time that Postgres and the API can show.
+    pub fn time(&mut self, name: &str) -> Option<Timestamp> {
+        self.parsed(name, "a time of RFC 3339 between 1970 and 9999", |text| {
+            text.parse::<Timestamp>().ok().filter(|at| (0..253_370_764_800).contains(&at.as_second()))
         })
     }
 

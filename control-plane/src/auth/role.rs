@@ -42,6 +42,7 @@ impl Role {
 pub enum Scope {
     Flows,
     Sensors,
+    Detections,
     Users,
     Audit,
     /// Background jobs and erasures
@@ -50,14 +51,22 @@ pub enum Scope {
 }
 
 impl Scope {
-    pub const ALL: [Self; 6] =
-        [Self::Flows, Self::Sensors, Self::Users, Self::Audit, Self::Operations, Self::Documentation];
+    pub const ALL: [Self; 7] = [
+        Self::Flows,
+        Self::Sensors,
+        Self::Detections,
+        Self::Users,
+        Self::Audit,
+        Self::Operations,
+        Self::Documentation,
+    ];
 
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Flows => "flows",
             Self::Sensors => "sensors",
+            Self::Detections => "detections",
             Self::Users => "users",
             Self::Audit => "audit",
             Self::Operations => "operations",

@@ -145,6 +145,8 @@ pub struct Retention {
     /// Events that can be read again: for so long, and no more than so many.
     pub events_days: u32,
     pub events_max: u64,
+    /// Detections that were seen no more for so long.
+    pub detections_days: u32,
     /// Time between two runs of each job of upkeep.
     pub interval_s: u64,
 }
@@ -254,6 +256,7 @@ impl Default for Retention {
             ledger_days: 400,
             events_days: 7,
             events_max: 5_000_000,
+            detections_days: 180,
             interval_s: 60,
         }
     }
@@ -316,6 +319,7 @@ impl Config {
         within("retention.ledger_days", u64::from(retention.ledger_days), 1, 36_600);
         within("retention.interval_s", retention.interval_s, 1, 86_400);
         within("retention.events_days", u64::from(retention.events_days), 1, 3_660);
+        within("retention.detections_days", u64::from(retention.detections_days), 1, 36_600);
         within("retention.events_max", retention.events_max, 1_000, 1_000_000_000);
 
         let mut at_least = |key: &str, value: u32, other_key: &str, other: u32| {

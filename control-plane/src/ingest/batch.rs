@@ -4,6 +4,7 @@ use uuid::Uuid;
 use weir_wire::{Flow, Totals};
 
 use super::context::Context;
+use super::detection::Detection;
 use super::loss::{Dropped, Reason};
 use super::placement::Placement;
 
@@ -32,6 +33,8 @@ pub struct Batch {
     /// Instead of `flows`, which are then none.
     pub dropped: Option<Dropped>,
     pub spool: Option<Spool>,
+    /// In the order of their kinds and subjects; none but in part 0.
+    pub detections: Vec<Detection>,
     /// By how much the sensor's clock was set; 0 but in part 0.
     pub clock_step_ns: i64,
     /// Where the batch is stored.
@@ -78,8 +81,10 @@ impl Batch {
         self.window_end_ns.saturating_add(self.placement.shift_ns)
     }
 
-    /// Gives up the flows: what they counted is a loss with a name. A notice stays what it is.
+    /// Gives up the flows: what they counted is a loss with a name. A notice stays what it is. What was a
+    /// problem so long ago is none that anybody could act on.
     pub fn expire(&mut self) {
+        self.detections.clear();
         if self.dropped.is_some() {
             return;
         }

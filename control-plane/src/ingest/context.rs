@@ -72,7 +72,7 @@ fn cleaned(place: Place) -> Place {
 }
 
 /// At most `most` bytes, without characters that move a cursor or turn the direction of a line.
-fn clean(text: &str, most: usize) -> String {
+pub(super) fn clean(text: &str, most: usize) -> String {
     let mut clean = String::with_capacity(text.len().min(most));
     for char in text.chars().map(|char| if is_unsafe(char) { char::REPLACEMENT_CHARACTER } else { char }) {
         if clean.len() + char.len_utf8() > most {

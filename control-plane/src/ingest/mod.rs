@@ -7,6 +7,7 @@
 mod admission;
 mod batch;
 mod context;
+mod detection;
 mod loss;
 mod placement;
 pub mod rollup;
@@ -29,6 +30,7 @@ use crate::telemetry::Metrics;
 pub use admission::{Admission, Busy, Permit, Place};
 pub use batch::{Batch, Point, Spool};
 pub use context::Context;
+pub use detection::{Detection, is_word};
 pub use loss::{Dropped, Reason};
 pub use placement::{Horizon, Placement};
 pub use validate::{Invalid, check};

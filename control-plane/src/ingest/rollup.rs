@@ -203,6 +203,7 @@ mod tests {
             octets: 0,
             dropped: None,
             spool: None,
+            detections: Vec::new(),
             clock_step_ns: 0,
             placement: crate::ingest::Placement { start_ns: 0, shift_ns: 0 },
         }

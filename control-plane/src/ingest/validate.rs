@@ -10,6 +10,7 @@ use weir_wire::{Direction, EndReason, Flow, TcpState, Totals, limits, link};
 
 use super::batch::{Batch, Point, Spool};
 use super::context::{self, Context};
+use super::detection;
 use super::loss;
 use super::placement::Placement;
 
@@ -19,11 +20,11 @@ pub(super) const DAY_NS: i64 = 24 * HOUR_NS;
 /// No clock shows a time before 1970; one that was set within an epoch may begin it a little earlier.
 const OLDEST_CLOCK_NS: i64 = -366 * DAY_NS;
 /// A connection's age.
-const MAX_CONNECTION_NS: i64 = 50 * 366 * DAY_NS;
+pub(super) const MAX_CONNECTION_NS: i64 = 50 * 366 * DAY_NS;
 /// Packets may lie this far outside their epoch: clocks are stepped, and a coarse one lags.
-const PACKET_TIME_TOLERANCE_NS: i64 = HOUR_NS;
+pub(super) const PACKET_TIME_TOLERANCE_NS: i64 = HOUR_NS;
 /// `last` comes from the coarse clock and may be behind a precise `first`.
-const COARSE_CLOCK_NS: i64 = SECOND_NS;
+pub(super) const COARSE_CLOCK_NS: i64 = SECOND_NS;
 /// Parts of one epoch: five billion records.
 const MAX_PARTS: u32 = 100_000;
 
@@ -35,7 +36,7 @@ pub struct Invalid {
     pub message: String,
 }
 
-fn invalid<T>(field: impl Into<String>, message: impl Into<String>) -> Result<T, Invalid> {
+pub(super) fn invalid<T>(field: impl Into<String>, message: impl Into<String>) -> Result<T, Invalid> {
     Err(Invalid { field: field.into(), message: message.into() })
 }
 
@@ -80,6 +81,7 @@ pub fn check(batch: weir_wire::Batch) -> Result<Batch, Invalid> {
         packets = packets.saturating_add(flow.packets).saturating_add(flow.reverse_packets);
         octets = octets.saturating_add(flow.octets).saturating_add(flow.reverse_octets);
     }
+    let detections = detection::check(batch.detections, batch.part, length_ns)?;
     let crossing_packets = count("crossing_packets", batch.crossing_packets)?;
     let crossing_octets = count("crossing_octets", batch.crossing_octets)?;
     if let Some(dropped) = dropped {
@@ -110,6 +112,7 @@ pub fn check(batch: weir_wire::Batch) -> Result<Batch, Invalid> {
         octets: count("the sum of flows[].octets", octets)?,
         dropped,
         spool: batch.spool.as_ref().map(check_spool).transpose()?,
+        detections,
         clock_step_ns: if batch.part == 0 { batch.clock_step_ns } else { 0 },
         placement: Placement { start_ns: batch.window_start_ns, shift_ns: 0 },
     })

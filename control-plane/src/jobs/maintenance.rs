@@ -11,7 +11,7 @@ use crate::store::compaction;
 use crate::store::dictionary;
 use crate::store::maintenance;
 use crate::store::partitions::{self, Known, Parent, Partition};
-use crate::store::{Pool, StoreError, erasure, events, sensors};
+use crate::store::{Pool, StoreError, detections, erasure, events, sensors};
 use crate::telemetry::Metrics;
 
 /// Partitions made ahead, so that midnight meets one that is there even if this job is late.
@@ -45,6 +45,9 @@ impl Maintenance {
             self.job("ledger-retention", hour, |this, run| async move { this.forget_keys(run.now).await }),
             self.job("event-retention", hour, |this, run| async move { this.forget_events(run.now).await }),
             self.job("domain-retention", hour, |this, run| async move { this.forget_domains(run.now).await }),
+            self.job("detection-retention", hour, |this, run| async move {
+                this.forget_detections(run.now).await
+            }),
             self.job("erasure", hour, |this, _| async move { this.erase().await }),
             self.job("rollups", quarter, |this, run| async move { this.compact(&run).await }),
             self.job("index-summaries", quarter, |this, run| async move { this.summarize(run.now).await }),
@@ -130,10 +133,19 @@ impl Maintenance {
         Ok(())
     }
 
+    async fn forget_detections(&self, now: Timestamp) -> Result<(), StoreError> {
+        let before = days_before(now, self.retention.detections_days);
+        let deleted = detections::delete_before(&self.pool, before).await?;
+        if deleted > 0 {
+            tracing::info!(detections = deleted, "detections deleted: past their retention");
+        }
+        Ok(())
+    }
+
     /// What is left of sensors that were deleted.
     async fn erase(&self) -> Result<(), StoreError> {
         for sensor_id in erasure::pending(&self.pool).await? {
-            let erasure::Receipt { flows, rollup_rows, batches, point_totals, events } =
+            let erasure::Receipt { flows, rollup_rows, batches, point_totals, events, detections } =
                 erasure::erase(&self.pool, sensor_id).await?;
             tracing::info!(
                 sensor_id,
@@ -142,6 +154,7 @@ impl Maintenance {
                 batches,
                 point_totals,
                 events,
+                detections,
                 "a deleted sensor is erased"
             );
             self.metrics.sensors_erased.inc();

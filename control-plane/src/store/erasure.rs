@@ -18,6 +18,7 @@ pub struct Receipt {
     pub batches: i64,
     pub point_totals: i64,
     pub events: i64,
+    pub detections: i64,
 }
 
 /// Sensors that were deleted and of which something is left.
@@ -44,6 +45,9 @@ pub async fn erase(pool: &Pool, sensor_id: i32) -> Result<Receipt, StoreError> {
     let batches = "DELETE FROM batch WHERE ctid = ANY (ARRAY(
                        SELECT ctid FROM batch WHERE sensor_id = $1 LIMIT $2))";
     erase_chunks(pool, sensor_id, batches, "erased_batches").await?;
+    let detections = "DELETE FROM detection WHERE ctid = ANY (ARRAY(
+                          SELECT ctid FROM detection WHERE sensor_id = $1 LIMIT $2))";
+    erase_chunks(pool, sensor_id, detections, "erased_detections").await?;
     // Those without a cursor first: they may get one meanwhile, and are found with it.
     let pending = "DELETE FROM event_pending WHERE ctid = ANY (ARRAY(
                        SELECT ctid FROM event_pending WHERE sensor_id = $1 LIMIT $2))";
@@ -119,10 +123,10 @@ async fn finish(pool: &Pool, sensor_id: i32) -> Result<Receipt, StoreError> {
                          DELETE FROM sensor WHERE sensor_id = $1 AND deleted_at IS NOT NULL RETURNING *
                      )
                      INSERT INTO sensor_gone (sensor_id, name, deleted_at,
-                                              flows, rollup_rows, batches, point_totals, events)
+                                              flows, rollup_rows, batches, point_totals, events, detections)
                      SELECT sensor_id, name, deleted_at, erased_flows, erased_rollup_rows,
-                            erased_batches, erased_point_totals, erased_events FROM gone
-                     RETURNING flows, rollup_rows, batches, point_totals, events",
+                            erased_batches, erased_point_totals, erased_events, erased_detections FROM gone
+                     RETURNING flows, rollup_rows, batches, point_totals, events, detections",
                     &[&sensor_id],
                 )
                 .await?)
@@ -137,5 +141,6 @@ async fn finish(pool: &Pool, sensor_id: i32) -> Result<Receipt, StoreError> {
         batches: row.get(2),
         point_totals: row.get(3),
         events: row.get(4),
+        detections: row.get(5),
     })
 }

@@ -41,6 +41,7 @@ pub const MIGRATIONS: &[Migration] = &[
     migration!(40, "0040", "sensor_trust"),
     migration!(50, "0050", "events"),
     migration!(60, "0060", "jobs"),
+    migration!(80, "0080", "detections"),
     migration!(90, "0090", "names"),
 ];
 

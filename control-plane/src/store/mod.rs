@@ -10,6 +10,7 @@ pub mod batches;
 pub mod compaction;
 mod copy;
 pub mod credentials;
+pub mod detections;
 pub mod dictionary;
 pub mod domains;
 pub mod enrollments;

@@ -20,7 +20,9 @@ use serde_json::{Value, json};
 use weir_control_plane::auth::Role;
 use weir_control_plane::config::Rate;
 
-use crate::support::{ADMIN_TOKEN, Plane, SECOND, batch, flow, mixed_flows, recent_minute_ns};
+use weir_wire::Severity;
+
+use crate::support::{ADMIN_TOKEN, Plane, SECOND, batch, detection, flow, mixed_flows, recent_minute_ns};
 
 /// Random cases of each operation and caller in a bounded run; those that schemathesis makes from examples and
 /// from the bounds of each parameter come on top.
@@ -41,7 +43,8 @@ struct Caller {
     scopes: &'static [&'static str],
 }
 
-const EVERY_SCOPE: &[&str] = &["flows", "sensors", "users", "audit", "documentation"];
+const EVERY_SCOPE: &[&str] =
+    &["flows", "sensors", "detections", "users", "audit", "operations", "documentation"];
 
 /// Those who may change much come last: the others find all as it was.
 const CALLERS: [Caller; 7] = [
@@ -136,7 +139,11 @@ async fn furnish(plane: &Plane<'_>) -> String {
         let token = plane.sensor(name).await;
         for epoch in 0..3 {
             let start = recent_minute_ns() + epoch * 5 * SECOND;
-            plane.store(&token, &batch(1, epoch as u64, start, mixed_flows())).await;
+            let mut batch = batch(1, epoch as u64, start, mixed_flows());
+            let subjects = (0..6).map(|host| format!("10.0.{epoch}.{host}"));
+            batch.detections =
+                subjects.map(|subject| detection("port_scan", &subject, Severity::High, 20)).collect();
+            plane.store(&token, &batch).await;
         }
     }
     let token = plane.sensor("core-1").await;

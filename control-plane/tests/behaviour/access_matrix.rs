@@ -95,6 +95,11 @@ const TABLE: &[Row] = &[
     ("delete /api/v1/enrollments/{enrollment}", OPERATORS),
     ("post /api/v1/enroll", OPEN),
     ("post /api/v1/sensor/credentials", SENSORS_ONLY),
+    ("get /api/v1/detections", READ),
+    ("get /api/v1/detections/{detection}", READ),
+    ("post /api/v1/detections/{detection}/acknowledge", OPERATORS),
+    ("post /api/v1/detections/{detection}/dismiss", OPERATORS),
+    ("post /api/v1/detections/{detection}/reopen", OPERATORS),
     ("post /api/v1/ingest", SENSORS_ONLY),
     ("get /api/openapi.json", READ),
     ("get /api/docs", READ),
@@ -126,6 +131,7 @@ fn concrete(path: &str) -> String {
         .replace("{job}", "none")
         .replace("{credential}", "77")
         .replace("{enrollment}", "77")
+        .replace("{detection}", "77")
         .replace("{session}", &Uuid::from_u128(7).to_string())
 }
 
@@ -155,7 +161,7 @@ async fn u2_every_route_answers_every_caller_as_the_table_says() {
     }
     let bearer = |token: &str| Some(format!("Bearer {token}"));
     let (narrow, _) = plane.machine(ADMIN_TOKEN, "viewer", &["flows"]).await;
-    let all = ["flows", "sensors", "users", "audit", "operations", "documentation"];
+    let all = ["flows", "sensors", "detections", "users", "audit", "operations", "documentation"];
     let (wide, _) = plane.machine(ADMIN_TOKEN, "admin", &all).await;
     // Those of the users come with their first row.
     credentials.extend([None, None, None, bearer(ADMIN_TOKEN), bearer(&narrow), bearer(&wide)]);
@@ -191,7 +197,7 @@ async fn u2_every_route_answers_every_caller_as_the_table_says() {
 async fn u2_a_credential_that_is_over_or_meant_for_others_opens_no_route() {
     let plane = Plane::start().await;
     let user = plane.user("ada", Role::Admin).await;
-    let all = ["flows", "sensors", "users", "audit", "operations", "documentation"];
+    let all = ["flows", "sensors", "detections", "users", "audit", "operations", "documentation"];
     let live = plane.log_in("ada").await;
 
     let (revoked, id) = plane.machine(ADMIN_TOKEN, "admin", &all).await;

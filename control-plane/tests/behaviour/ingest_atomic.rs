@@ -1,6 +1,8 @@
 //! I1: a batch is stored whole or not at all, whichever step fails and however.
 
-use crate::support::{Plane, batch, mixed_flows, recent_minute_ns};
+use weir_wire::Severity;
+
+use crate::support::{Plane, batch, detection, mixed_flows, recent_minute_ns};
 
 /// Every table that the transaction writes, in order. The failure strikes as its step writes.
 const STEPS: &[&str] = &[
@@ -10,6 +12,7 @@ const STEPS: &[&str] = &[
     "point_total",
     "rollup_1m",
     "rollup_1h",
+    "detection",
     "sensor_status",
     "event_pending",
 ];
@@ -41,7 +44,8 @@ async fn walks_every_step(body: &str, statuses: &[u16]) {
     let plane = Plane::start().await;
     let token = plane.sensor("edge-1").await;
     let empty = plane.contents();
-    let batch = batch(1, 0, recent_minute_ns(), mixed_flows());
+    let mut batch = batch(1, 0, recent_minute_ns(), mixed_flows());
+    batch.detections = vec![detection("port_scan", "10.0.0.66", Severity::High, 20)];
     for step in STEPS {
         arm(&plane, step, body);
         let (status, problem) = plane.post(&token, &batch).await;

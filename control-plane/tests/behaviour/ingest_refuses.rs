@@ -2,12 +2,16 @@
 
 use reqwest::Method;
 use serde_json::Value;
-use weir_wire::{Batch, DropReason, Dropped, LinkStack, Spool, limits};
+use weir_wire::{Batch, Detection, DropReason, Dropped, Fact, LinkStack, Severity, Spool, limits};
 
-use crate::support::{Plane, SECOND, batch, flow, mixed_flows, recent_minute_ns};
+use crate::support::{Plane, SECOND, batch, detection, flow, mixed_flows, recent_minute_ns};
 
 fn dropped() -> Dropped {
     Dropped { reason: DropReason::SpoolBytes as i32, records: 1, packets: 2, octets: 3 }
+}
+
+fn found() -> Detection {
+    detection("port_scan", "10.0.0.66", Severity::High, 20)
 }
 
 type Change = fn(&mut Batch);
@@ -51,6 +55,29 @@ const INVALID: &[(&str, Change)] = &[
     ("points[1].id", |b| b.points[1].id = b.points[0].id),
     ("points[0].totals.frames", |b| b.points[0].totals.as_mut().expect("part 0").frames = u64::MAX),
     ("points[0].totals", |b| (b.part, b.parts) = (1, 2)),
+    ("detections", |b| b.detections = vec![found(); limits::MAX_DETECTIONS + 1]),
+    ("detections", |b| {
+        (b.part, b.parts, b.detections, b.points, b.flows) = (1, 2, vec![found()], vec![], vec![]);
+    }),
+    ("detections[1].subject", |b| b.detections = vec![found(); 2]),
+    ("detections[0].kind", |b| b.detections = vec![Detection { kind: "Port scan".to_owned(), ..found() }]),
+    ("detections[0].kind", |b| b.detections = vec![Detection { kind: "k".repeat(33), ..found() }]),
+    ("detections[0].source", |b| b.detections = vec![Detection { source: String::new(), ..found() }]),
+    ("detections[0].technique", |b| {
+        b.detections = vec![Detection { technique: "<b>".to_owned(), ..found() }];
+    }),
+    ("detections[0].severity", |b| b.detections = vec![Detection { severity: 5, ..found() }]),
+    ("detections[0].subject", |b| b.detections = vec![Detection { subject: " ".to_owned(), ..found() }]),
+    ("detections[0].address", |b| b.detections = vec![Detection { address: vec![1; 5], ..found() }]),
+    ("detections[0].count", |b| b.detections = vec![Detection { count: u64::MAX, ..found() }]),
+    ("detections[0].first_ns", |b| b.detections = vec![Detection { first_ns: 9 * SECOND, ..found() }]),
+    ("detections[0].last_ns", |b| b.detections = vec![Detection { last_ns: 4_000 * SECOND, ..found() }]),
+    ("detections[0].evidence", |b| {
+        b.detections = vec![Detection { evidence: vec![Fact::default(); limits::MAX_FACTS + 1], ..found() }];
+    }),
+    ("detections[0].evidence[0].name", |b| {
+        b.detections = vec![Detection { evidence: vec![Fact::default()], ..found() }];
+    }),
     ("links[0].headers", |b| b.links = vec![LinkStack { headers: vec![] }]),
     ("links[0].headers", |b| b.links = vec![LinkStack { headers: vec![9 << 24] }]),
     ("links[0].headers", |b| {

@@ -13,6 +13,7 @@ mod audit;
 mod command_line;
 mod credentials;
 mod database_away;
+mod detections;
 mod enrollment;
 mod errors;
 mod events;

@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::Value;
 
-use crate::support::{Plane, batch, mixed_flows, recent_minute_ns};
+use crate::support::{Plane, batch, detection, mixed_flows, recent_minute_ns};
 
 fn document() -> Value {
     serde_json::to_value(weir_control_plane::api::document()).expect("JSON")
@@ -46,6 +46,8 @@ fn a1_every_route_is_in_the_document() {
         "get /api/v1/audit",
         "get /api/v1/audit/export",
         "get /api/v1/auth/me",
+        "get /api/v1/detections",
+        "get /api/v1/detections/{detection}",
         "get /api/v1/domains",
         "get /api/v1/enrollments",
         "get /api/v1/flows",
@@ -73,6 +75,9 @@ fn a1_every_route_is_in_the_document() {
         "post /api/v1/auth/password",
         "post /api/v1/auth/refresh",
         "post /api/v1/auth/setup",
+        "post /api/v1/detections/{detection}/acknowledge",
+        "post /api/v1/detections/{detection}/dismiss",
+        "post /api/v1/detections/{detection}/reopen",
         "post /api/v1/enroll",
         "post /api/v1/enrollments",
         "post /api/v1/ingest",
@@ -132,13 +137,19 @@ fn a1_every_operation_has_words_answers_and_a_credential() {
 async fn a1_the_examples_of_the_document_are_accepted_one_by_one() {
     let plane = Plane::start().await;
     let token = plane.sensor("edge-1").await;
-    plane.store(&token, &batch(1, 0, recent_minute_ns(), mixed_flows())).await;
+    let mut batch = batch(1, 0, recent_minute_ns(), mixed_flows());
+    batch.detections = vec![detection("port_scan", "10.0.0.66", weir_wire::Severity::High, 20)];
+    plane.store(&token, &batch).await;
     plane.user("ann", weir_control_plane::auth::Role::Admin).await;
     for (method, path, operation) in operations(&document()) {
         if method != "get" {
             continue;
         }
-        let path = path.replace("{id}", "edge-1").replace("{user}", "ann").replace("{job}", "partitions");
+        let path = path
+            .replace("{id}", "edge-1")
+            .replace("{user}", "ann")
+            .replace("{detection}", "1")
+            .replace("{job}", "partitions");
         assert_eq!(plane.get(&path).await.status(), 200, "{path}");
         for parameter in
             operation["parameters"].as_array().into_iter().flatten().filter(|p| p["in"] == "query")

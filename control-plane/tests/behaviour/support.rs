@@ -16,7 +16,9 @@ use weir_control_plane::server::{self, Server};
 use weir_control_plane::store::audit::Author;
 use weir_control_plane::store::{Pool, sensors};
 use weir_testbed::postgres::Postgres;
-use weir_wire::{Batch, Direction, DropReason, Dropped, Flow, Point, Totals};
+use weir_wire::{
+    Batch, Detection, Direction, DropReason, Dropped, Fact, FactValue, Flow, Point, Severity, Totals,
+};
 
 pub const ADMIN_TOKEN: &str = "a-test-admin-token-of-32-characters";
 pub const SECOND: i64 = 1_000_000_000;
@@ -237,7 +239,7 @@ impl<'a> Plane<'a> {
 
     /// Everything that an ingest transaction writes, as one text to compare.
     pub fn contents(&self) -> String {
-        ["batch", "point_total", "observation_point", "flow", "rollup_1m", "rollup_1h"]
+        ["batch", "point_total", "observation_point", "flow", "rollup_1m", "rollup_1h", "detection"]
             .map(|table| {
                 self.sql(&format!(
                     "SELECT '{table}', count(*), md5(coalesce(string_agg(t::text, '/' ORDER BY t::text), '')) FROM {table} AS t"
@@ -321,6 +323,29 @@ pub fn batch(generation: u8, epoch: u64, window_start_ns: i64, flows: Vec<Flow>)
         ],
         flows,
         ..Batch::default()
+    }
+}
+
+/// What an epoch adds to a detection: seen for four seconds of it.
+pub fn detection(kind: &str, subject: &str, severity: Severity, count: u64) -> Detection {
+    let address: Option<std::net::Ipv4Addr> =
+        subject.split(' ').next().and_then(|address| address.parse().ok());
+    let fact = |name: &str, value| Fact { name: name.to_owned(), value: Some(value) };
+    Detection {
+        kind: kind.to_owned(),
+        severity: severity as i32,
+        subject: subject.to_owned(),
+        address: address.map_or_else(Vec::new, |address| address.octets().to_vec()),
+        first_ns: 0,
+        last_ns: 4 * SECOND,
+        count,
+        technique: "T1046".to_owned(),
+        source: "flows".to_owned(),
+        evidence: vec![
+            fact("port", FactValue::Number(445)),
+            fact("host", FactValue::Address(vec![10, 0, 0, 1])),
+            fact("host", FactValue::Address(vec![10, 0, 0, 2])),
+        ],
     }
 }
 

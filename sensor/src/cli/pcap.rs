@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::EXIT_INPUT;
+use crate::config::Detect;
 use crate::kernel;
 use crate::replay::{self, KernelProgram, Options, Output, ReplayLists};
 
@@ -15,6 +16,8 @@ const EXAMPLES: &str = "Examples:
       the largest connections of a capture, as a table
   weir-sensor pcap --json traffic.pcapng | jq 'select(.type == \"connection\")'
       every connection, one JSON object a line; the last line of a file has its totals
+  weir-sensor pcap --json traffic.pcap | jq 'select(.type == \"detection\")'
+      what is a problem in it, with its evidence
   weir-sensor pcap --json --unidirectional *.pcap
       flows as the kernel keys them, each line naming its file
   weir-sensor pcap --json --list bad.txt traffic.pcap | jq 'select(.listed)'
@@ -55,6 +58,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         lists,
         output: if arguments.json { Output::Json } else { Output::Table { limit: arguments.limit } },
         unidirectional: arguments.unidirectional,
+        detect: Detect::default(),
         settings: kernel::Settings { log_level: kernel::KernelLog::Off, ..kernel::Settings::default() },
     };
     let mut out = BufWriter::new(stdout().lock());

@@ -4,6 +4,7 @@
 //! SIGHUP. What must stay true: a configuration that loads is complete and within bounds, and every error
 //! names its key, what it is, and what is allowed; all of them are told at once.
 
+pub mod detect;
 mod error;
 mod layers;
 mod sections;
@@ -15,6 +16,7 @@ mod validate;
 
 use std::path::Path;
 
+pub use detect::Detect;
 pub use error::{ConfigError, Problem};
 pub use layers::{Overrides, environment};
 pub use sections::{

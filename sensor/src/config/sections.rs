@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::detect::Detect;
 use super::threats::Threats;
 use super::units::{Bytes, Cidr, Period, Ports, Protocol, Secret};
 use crate::kernel;
@@ -21,6 +22,7 @@ pub struct Config {
     pub sampling: Sampling,
     pub filter: Filter,
     pub connections: Connections,
+    pub detect: Detect,
     pub pins: Pins,
     pub threats: Threats,
     /// Without it the sensor works alone: metrics only.
@@ -239,6 +241,7 @@ impl Default for Config {
             sampling: Sampling::default(),
             filter: Filter::default(),
             connections: Connections::default(),
+            detect: Detect::default(),
             pins: Pins::default(),
             threats: Threats::default(),
             control_plane: None,

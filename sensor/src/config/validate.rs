@@ -44,6 +44,7 @@ pub(super) fn problems(config: &Config, problems: &mut Vec<Problem>) {
     });
     check.period("connections.idle_timeout", connections.idle_timeout, secs(1), secs(86_400));
     check.period("connections.closed_timeout", connections.closed_timeout, ms(100), secs(86_400));
+    config.detect.problems(&mut check);
     pins(&config.pins, &mut check);
     super::threats::check(&config.threats, &mut check);
     if let Some(control_plane) = &config.control_plane {

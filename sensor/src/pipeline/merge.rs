@@ -1,4 +1,5 @@
-//! The merge task: owns the connection table, packs what it yields, and puts it into the outbox.
+//! The merge task: owns the connection table and the detectors, packs what they yield, and puts it into the
+//! outbox.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,6 +9,7 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::Handover;
+use crate::detect::{Detection, Engine};
 use crate::flow::{Merged, Merger};
 use crate::kernel::Drained;
 use crate::metrics::Metrics;
@@ -25,15 +27,21 @@ pub enum MergeError {
 /// The task.
 pub struct Merge<O> {
     /// Empty only while a blocking call has it.
-    merger: Option<Merger>,
+    stages: Option<(Merger, Engine)>,
     epochs: mpsc::Receiver<Handover>,
     outbox: O,
     metrics: Arc<Metrics>,
 }
 
 impl<O: Outbox> Merge<O> {
-    pub fn new(merger: Merger, epochs: mpsc::Receiver<Handover>, outbox: O, metrics: Arc<Metrics>) -> Self {
-        Self { merger: Some(merger), epochs, outbox, metrics }
+    pub fn new(
+        merger: Merger,
+        engine: Engine,
+        epochs: mpsc::Receiver<Handover>,
+        outbox: O,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self { stages: Some((merger, engine)), epochs, outbox, metrics }
     }
 
     /// Runs until the drain task has ended and its last epoch is in the outbox.
@@ -51,7 +59,7 @@ impl<O: Outbox> Merge<O> {
 
     /// Merges and packs an epoch where it disturbs no other task.
     async fn merge(&mut self, generation: Uuid, drained: Drained) -> Result<Vec<Packed>, MergeError> {
-        let mut merger = self.merger.take().ok_or(MergeError::Panicked)?;
+        let (mut merger, mut engine) = self.stages.take().ok_or(MergeError::Panicked)?;
         let (metrics, standing) = (Arc::clone(&self.metrics), self.outbox.standing());
         let done = tokio::task::spawn_blocking(move || {
             let started = Instant::now();
@@ -59,7 +67,8 @@ impl<O: Outbox> Merge<O> {
             let merged = merger.merge(drained);
             count(&merged, observed, &metrics);
             metrics.connections.set(merger.connections() as i64);
-            let packed = pack(&merged, generation, standing).unwrap_or_else(|error| {
+            let detections = detect(&mut engine, &merged, &metrics);
+            let packed = pack(&merged, &detections, generation, standing).unwrap_or_else(|error| {
                 // No limit that this crate knows of lets this happen; were it to, going on is the lesser loss.
                 let records = merged.records.len();
                 tracing::error!(%error, epoch = merged.epoch, records, "an epoch cannot be packed and is lost");
@@ -69,12 +78,30 @@ impl<O: Outbox> Merge<O> {
                 Vec::new()
             });
             metrics.merge_seconds.observe(started.elapsed().as_secs_f64());
-            (merger, packed)
+            ((merger, engine), packed)
         });
-        let (merger, packed) = done.await.map_err(|_| MergeError::Panicked)?;
-        self.merger = Some(merger);
+        let (stages, packed) = done.await.map_err(|_| MergeError::Panicked)?;
+        self.stages = Some(stages);
         Ok(packed)
     }
+}
+
+/// What this epoch adds to the detections that are open; new ones are said in the log.
+fn detect(engine: &mut Engine, merged: &Merged, metrics: &Metrics) -> Vec<Detection> {
+    let started = Instant::now();
+    engine.observe(merged);
+    let detections = engine.take(weir_wire::limits::MAX_DETECTIONS);
+    for detection in detections.iter().filter(|detection| detection.opens) {
+        metrics.detections.with_label_values(&[detection.kind.word()]).inc();
+        tracing::warn!(
+            kind = detection.kind.word(), severity = detection.severity.word(), subject = %detection.subject,
+            count = detection.count, technique = detection.kind.technique(), evidence = %detection.evidence,
+            "detected"
+        );
+    }
+    metrics.detected(engine);
+    metrics.detect_seconds.observe(started.elapsed().as_secs_f64());
+    detections
 }
 
 fn count(merged: &Merged, observed: u64, metrics: &Metrics) {

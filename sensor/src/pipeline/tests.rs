@@ -12,6 +12,7 @@ use uuid::Uuid;
 use weir_wire::{Direction, Totals};
 
 use super::*;
+use crate::detect::Engine;
 use crate::flow::{Limits, Merger};
 use crate::kernel::{
     DrainFigures, FilterAction, FilterRule, FlowKey, FlowObservation, Listed, PointTotals, WakeReason, Wakeup,
@@ -239,7 +240,8 @@ fn start_over(fake: Fake, spooled: HashMap<Uuid, u64>, epoch: Duration, outbox: 
         idle_timeout: Duration::from_mins(1),
         closed_timeout: Duration::from_secs(1),
     };
-    let merge = Merge::new(Merger::new(limits), handovers, outbox, Arc::clone(&metrics));
+    let engine = Engine::new(&crate::config::Detect::default());
+    let merge = Merge::new(Merger::new(limits), engine, handovers, outbox, Arc::clone(&metrics));
     Running {
         fake,
         wake,

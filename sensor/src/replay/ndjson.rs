@@ -1,5 +1,6 @@
 //! One JSON object a line: the fields that scripts and tests rely on, in a fixed order.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::net::IpAddr;
 
@@ -8,6 +9,7 @@ use weir_wire::{TcpState, Totals, link};
 
 use super::lists::ReplayLists;
 use super::unidirectional::Flow;
+use crate::detect::{Detection, Value};
 use crate::flow::Record;
 use crate::kernel::Listed;
 
@@ -93,6 +95,21 @@ fn hits(listed: Listed, lists: &ReplayLists) -> Option<Hits<'_>> {
 }
 
 #[derive(Serialize)]
+struct DetectionLine<'a> {
+    r#type: &'static str,
+    file: &'a str,
+    kind: &'static str,
+    severity: &'static str,
+    subject: String,
+    technique: &'static str,
+    count: u64,
+    first: Time,
+    last: Time,
+    /// Each name with its values.
+    evidence: BTreeMap<&'static str, Vec<serde_json::Value>>,
+}
+
+#[derive(Serialize)]
 struct TotalsLine<'a> {
     r#type: &'static str,
     file: &'a str,
@@ -163,6 +180,33 @@ pub(super) fn connection(
             first: Time(record.first_ns),
             last: Time(record.last_ns),
             listed: hits(record.listed, lists),
+        },
+    )
+}
+
+pub(super) fn detection(out: &mut impl Write, file: &str, detection: &Detection) -> io::Result<()> {
+    let mut evidence: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for (name, value) in detection.evidence.facts() {
+        let value = match value {
+            Value::Number(number) => (*number).into(),
+            Value::Text(text) => text.as_str().into(),
+            Value::Address(address) => address.to_string().into(),
+        };
+        evidence.entry(name).or_default().push(value);
+    }
+    line(
+        out,
+        &DetectionLine {
+            r#type: "detection",
+            file,
+            kind: detection.kind.word(),
+            severity: detection.severity.word(),
+            subject: detection.subject.to_string(),
+            technique: detection.kind.technique(),
+            count: detection.count,
+            first: Time(detection.first_ns),
+            last: Time(detection.last_ns),
+            evidence,
         },
     )
 }

@@ -11,7 +11,9 @@ use weir_wire::Totals;
 use super::feed::{Feed, Program};
 use super::{ReplayLists, ndjson, table, unidirectional};
 use crate::capture::Capture;
-use crate::flow::{Limits, Merger};
+use crate::config::Detect;
+use crate::detect::{Detection, Engine};
+use crate::flow::{Limits, Merged, Merger};
 use crate::kernel::{self, Drained};
 
 /// What to print.
@@ -32,6 +34,8 @@ pub struct Options {
     pub unidirectional: bool,
     pub settings: kernel::Settings,
     pub lists: ReplayLists,
+    /// Detectors look at connections alone.
+    pub detect: Detect,
 }
 
 /// Runs every file; the files that could not be read, or not to their end, have been named on `messages`.
@@ -111,21 +115,35 @@ fn print(name: &str, (drained, refused): Counted, options: &Options, out: &mut i
         // A capture is one epoch: nothing is remembered after it, so nothing has to be forgotten.
         let limits =
             Limits { connections: usize::MAX, idle_timeout: Duration::MAX, closed_timeout: Duration::MAX };
-        let mut records = Merger::new(limits).merge(drained).records;
-        records.sort_by_key(|record| record.first_ns);
+        let mut merged = Merger::new(limits).merge(drained);
+        merged.records.sort_by_key(|record| record.first_ns);
+        let detections = detect(&merged, &options.detect);
+        let records = merged.records;
         match options.output {
             Output::Json => {
                 records
                     .iter()
                     .try_for_each(|record| ndjson::connection(out, name, record, &options.lists))?;
+                detections.iter().try_for_each(|detection| ndjson::detection(out, name, detection))?;
             }
-            Output::Table { limit } => table::connections(out, records, limit)?,
+            Output::Table { limit } => {
+                table::connections(out, records, limit)?;
+                table::detections(out, &detections)?;
+            }
         }
     }
     match options.output {
         Output::Json => ndjson::totals(out, name, &totals, refused),
         Output::Table { .. } => table::totals(out, &totals, refused),
     }
+}
+
+/// What there is to say of a whole capture.
+fn detect(merged: &Merged, settings: &Detect) -> Vec<Detection> {
+    let mut engine = Engine::new(settings);
+    engine.observe(merged);
+    engine.end(merged);
+    engine.take(usize::MAX)
 }
 
 /// The ledger over all points.

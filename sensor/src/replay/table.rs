@@ -7,6 +7,7 @@ use weir_wire::Totals;
 
 use super::ndjson::{labels, rfc3339, state};
 use super::unidirectional::Flow;
+use crate::detect::Detection;
 use crate::flow::Record;
 use crate::kernel::FlowKey;
 
@@ -106,6 +107,32 @@ pub(super) fn connections(out: &mut impl Write, mut records: Vec<Record>, limit:
             "seconds",
         ],
         right: [false, false, false, false, true, true, true, true, false, true, true],
+        rows: rows.collect(),
+    }
+    .write(out)
+}
+
+/// What is a problem, the worst first.
+pub(super) fn detections(out: &mut impl Write, detections: &[Detection]) -> io::Result<()> {
+    if detections.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "  {} detections", detections.len())?;
+    let rows = detections.iter().map(|detection| {
+        [
+            detection.severity.word().to_owned(),
+            detection.kind.word().to_owned(),
+            detection.subject.to_string(),
+            detection.count.to_string(),
+            rfc3339(detection.first_ns).to_string(),
+            seconds(detection.last_ns.saturating_sub(detection.first_ns)),
+            detection.kind.technique().to_owned(),
+            detection.evidence.to_string(),
+        ]
+    });
+    Table {
+        heading: ["severity", "kind", "subject", "count", "first", "seconds", "technique", "evidence"],
+        right: [false, false, false, true, false, true, false, false],
         rows: rows.collect(),
     }
     .write(out)

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use weir_wire::{Direction, Totals, link};
 
 use super::*;
+use crate::config::Detect;
 use crate::kernel::{self, DrainFigures, Drained, FlowKey, FlowObservation, Listed, PointTotals, fragment};
 
 /// Counts bare IPv4 without options, over two CPUs; the first byte of a MAC address is a VLAN to invent.
@@ -146,7 +147,7 @@ fn run_files(files: &[(&str, Vec<u8>)], output: Output, unidirectional: bool) ->
         })
         .collect();
     let (settings, lists) = (kernel::Settings::default(), ReplayLists::default());
-    let options = Options { output, unidirectional, settings, lists };
+    let options = Options { output, unidirectional, settings, lists, detect: Detect::default() };
     let (mut out, mut messages) = (Vec::new(), Vec::new());
     let unreadable = run::<Fake>(&paths, &options, &mut out, &mut messages).expect("the program runs");
     let text = |bytes| {

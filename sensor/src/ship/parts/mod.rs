@@ -8,9 +8,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use thiserror::Error;
 use uuid::Uuid;
-use weir_wire::{Batch, Flow, LinkStack, NameSource, Place, Point, VERSION, limits};
+use weir_wire::{Batch, Fact, FactValue, Flow, LinkStack, NameSource, Place, Point, VERSION, limits};
 
 use super::dictionary::Dictionary;
+use crate::detect::{Detection, Value};
 use crate::flow::{Context, Merged, Part, Record};
 
 #[cfg(test)]
@@ -27,7 +28,8 @@ pub struct Packed {
     /// Both directions, without what crossed.
     pub packets: u64,
     pub octets: u64,
-    /// The batch without its flows and their dictionaries: what stands for it once they are gone.
+    /// The batch without its flows and their dictionaries, and with the worst of its detections but not their
+    /// evidence: what stands for it once they are gone.
     pub husk: Box<Batch>,
     /// Protobuf, compressed.
     pub body: Bytes,
@@ -40,9 +42,11 @@ pub enum PackError {
     Encode { epoch: u64, part: u32, source: weir_wire::CodecError },
 }
 
-/// Encodes the parts of an epoch. `spool` is how the spool stood when it was drained.
+/// Encodes the parts of an epoch. `detections` are what it adds to those that are open; they travel in the
+/// first part. `spool` is how the spool stood when it was drained.
 pub fn pack(
     merged: &Merged,
+    detections: &[Detection],
     generation: Uuid,
     spool: Option<weir_wire::Spool>,
 ) -> Result<Vec<Packed>, PackError> {
@@ -56,6 +60,7 @@ pub fn pack(
         if number == 0 {
             batch.spool = spool;
             batch.clock_step_ns = merged.figures.clock_step_ns;
+            batch.detections = detections.iter().map(|it| detection(it, merged.window_start_ns)).collect();
         }
         packed.push(Packed::new(batch).map_err(|source| PackError::Encode {
             epoch: merged.epoch,
@@ -78,6 +83,11 @@ impl Packed {
     pub fn of(mut batch: Batch, body: Bytes) -> Self {
         let flows = std::mem::take(&mut batch.flows);
         (batch.links, batch.names, batch.places) = Default::default();
+        // What is a problem outlives the flows, within a bound: tombstones are many.
+        batch.detections.truncate(limits::MAX_KEPT_DETECTIONS);
+        for detection in &mut batch.detections {
+            detection.evidence = Vec::new();
+        }
         Self {
             generation: Uuid::from_slice(&batch.generation).unwrap_or_default(),
             epoch: batch.epoch,
@@ -153,6 +163,37 @@ fn batch(merged: &Merged, generation: Uuid, number: u32, part: &Part, records: &
         clock_step_ns: 0,
         names: shared.names.into_values(str::to_owned),
         places: shared.places.into_values(Place::clone),
+        detections: Vec::new(),
+    }
+}
+
+fn detection(detection: &Detection, window_start_ns: i64) -> weir_wire::Detection {
+    let fact = |(name, value): (&str, &Value)| Fact {
+        name: name.to_owned(),
+        value: Some(match value {
+            Value::Number(number) => FactValue::Number(*number),
+            Value::Text(text) => FactValue::Text(text.clone()),
+            Value::Address(address) => FactValue::Address(bytes_of(*address)),
+        }),
+    };
+    weir_wire::Detection {
+        kind: detection.kind.word().to_owned(),
+        severity: detection.severity.into(),
+        subject: detection.subject.to_string(),
+        address: bytes_of(detection.subject.address()),
+        first_ns: detection.first_ns.saturating_sub(window_start_ns),
+        last_ns: detection.last_ns.saturating_sub(window_start_ns),
+        count: detection.count,
+        technique: detection.kind.technique().to_owned(),
+        source: detection.kind.source().to_owned(),
+        evidence: detection.evidence.facts().map(fact).collect(),
+    }
+}
+
+fn bytes_of(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
     }
 }
 

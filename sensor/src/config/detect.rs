@@ -1,0 +1,227 @@
+//! `[detect]`: a section for each detector, its parameters beside their defaults.
+//!
+//! What a parameter does to a detector is told at the head of the detector's module and in
+//! `docs/detections.md`.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::units::{Bytes, Cidr, Period};
+use super::validate::Check;
+
+/// Declares a section: `enabled`, `allow`, and the detector's own parameters with their defaults.
+macro_rules! section {
+    ($(#[$about:meta])* $name:ident { $($(#[$help:meta])* $field:ident: $type:ty = $default:expr,)* }) => {
+        $(#[$about])*
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        pub struct $name {
+            pub enabled: bool,
+            /// Networks that this detector does not look at, on either side of a connection.
+            pub allow: Vec<Cidr>,
+            $($(#[$help])* pub $field: $type,)*
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self { enabled: true, allow: Vec::new(), $($field: $default,)* }
+            }
+        }
+    };
+}
+
+/// Everything about detections.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Detect {
+    pub enabled: bool,
+    /// Networks that count as inside; private and link-local ones unless something is named.
+    pub internal: Vec<Cidr>,
+    /// Detections that are open at a time; beyond it those that were silent longest are forgotten.
+    pub max_open: usize,
+    /// After so long a silence the next sighting begins a detection anew.
+    pub quiet: Period,
+    pub port_scan: PortScan,
+    pub syn_flood: SynFlood,
+    pub udp_flood: UdpFlood,
+    pub icmp_flood: IcmpFlood,
+    pub brute_force: BruteForce,
+    pub beaconing: Beaconing,
+    pub exfiltration: Exfiltration,
+    pub cleartext: Cleartext,
+}
+
+section! {
+    /// Many destinations or ports tried, few of which answer.
+    PortScan {
+        window: Period = Period(Duration::from_mins(1)),
+        /// Hosts tried in vain at one port within `window`.
+        hosts: usize = 20,
+        /// TCP ports of one host tried in vain within `window`.
+        ports: usize = 20,
+        /// The same for UDP, where silence is common.
+        udp_ports: usize = 50,
+        slow_window: Period = Period(Duration::from_hours(1)),
+        /// Hosts and ports tried in vain within `slow_window`.
+        slow_targets: usize = 60,
+        /// Of all that was tried, in percent, so much must have been in vain.
+        failed_percent: u32 = 70,
+    }
+}
+
+section! {
+    /// Connections begun and not completed.
+    SynFlood {
+        window: Period = Period(Duration::from_secs(10)),
+        /// To one port of one host.
+        per_second: u64 = 100,
+    }
+}
+
+section! {
+    /// UDP packets to one host that hardly answers.
+    UdpFlood {
+        window: Period = Period(Duration::from_secs(10)),
+        per_second: u64 = 10_000,
+    }
+}
+
+section! {
+    /// ICMP or ICMPv6 packets to one address.
+    IcmpFlood {
+        window: Period = Period(Duration::from_secs(10)),
+        per_second: u64 = 200,
+    }
+}
+
+section! {
+    /// Many short connections to a service that asks for a password.
+    BruteForce {
+        window: Period = Period(Duration::from_mins(5)),
+        connections: u64 = 20,
+        ports: Vec<u16> = vec![21, 22, 23, 110, 143, 3389, 5900],
+        /// Connections that last longer were let in.
+        max_duration: Period = Period(Duration::from_secs(30)),
+        /// Connections that carry more, either way, were let in.
+        max_octets: Bytes = Bytes(16 << 10),
+    }
+}
+
+section! {
+    /// Connections from inside to outside at regular intervals.
+    Beaconing {
+        /// Intervals that are looked at.
+        intervals: usize = 20,
+        /// How far, in percent of the median, an interval may be from it.
+        jitter_percent: u32 = 10,
+        /// How many of the intervals, in percent, must keep to that.
+        regular_percent: u32 = 80,
+        min_interval: Period = Period(Duration::from_secs(10)),
+        max_interval: Period = Period(Duration::from_hours(6)),
+        /// Ports whose business is to be regular.
+        ignore_ports: Vec<u16> = vec![53, 123, 853],
+    }
+}
+
+section! {
+    /// More octets sent outside than this host ever sends.
+    Exfiltration {
+        window: Period = Period(Duration::from_hours(1)),
+        /// Windows that a host is known before it is judged.
+        learn_windows: u32 = 24,
+        /// Less than this in a window is never reported.
+        min_octets: Bytes = Bytes(256 << 20),
+        /// So many standard deviations above the mean.
+        deviations: u32 = 6,
+        /// And so many times the mean.
+        factor: u32 = 5,
+    }
+}
+
+section! {
+    /// Protocols that carry passwords in the clear, by their ports.
+    Cleartext {
+        ports: Vec<u16> = vec![21, 23, 110, 143, 512, 513, 514],
+    }
+}
+
+impl Default for Detect {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            internal: Vec::new(),
+            max_open: 2_048,
+            quiet: Period(Duration::from_mins(30)),
+            port_scan: PortScan::default(),
+            syn_flood: SynFlood::default(),
+            udp_flood: UdpFlood::default(),
+            icmp_flood: IcmpFlood::default(),
+            brute_force: BruteForce::default(),
+            beaconing: Beaconing::default(),
+            exfiltration: Exfiltration::default(),
+            cleartext: Cleartext::default(),
+        }
+    }
+}
+
+impl Detect {
+    /// Notes everything that is out of bounds. The bounds are those of the detectors' memory.
+    pub(super) fn problems(&self, check: &mut Check<'_>) {
+        const DAY: Duration = Duration::from_hours(24);
+        let secs = Duration::from_secs;
+        for (key, window) in [
+            ("port_scan.window", self.port_scan.window),
+            ("port_scan.slow_window", self.port_scan.slow_window),
+            ("syn_flood.window", self.syn_flood.window),
+            ("udp_flood.window", self.udp_flood.window),
+            ("icmp_flood.window", self.icmp_flood.window),
+            ("brute_force.window", self.brute_force.window),
+            ("brute_force.max_duration", self.brute_force.max_duration),
+            ("beaconing.min_interval", self.beaconing.min_interval),
+            ("beaconing.max_interval", self.beaconing.max_interval),
+            ("exfiltration.window", self.exfiltration.window),
+            ("quiet", self.quiet),
+        ] {
+            check.period(&format!("detect.{key}"), window, secs(1), DAY);
+        }
+        for (key, value, most) in [
+            ("max_open", self.max_open as u64, 65_536),
+            ("port_scan.hosts", self.port_scan.hosts as u64, 256),
+            ("port_scan.ports", self.port_scan.ports as u64, 256),
+            ("port_scan.udp_ports", self.port_scan.udp_ports as u64, 256),
+            ("port_scan.slow_targets", self.port_scan.slow_targets as u64, 256),
+            ("port_scan.failed_percent", u64::from(self.port_scan.failed_percent), 100),
+            ("syn_flood.per_second", self.syn_flood.per_second, u64::from(u32::MAX)),
+            ("udp_flood.per_second", self.udp_flood.per_second, u64::from(u32::MAX)),
+            ("icmp_flood.per_second", self.icmp_flood.per_second, u64::from(u32::MAX)),
+            ("brute_force.connections", self.brute_force.connections, u64::from(u32::MAX)),
+            ("beaconing.intervals", self.beaconing.intervals as u64, 100),
+            ("beaconing.jitter_percent", u64::from(self.beaconing.jitter_percent), 50),
+            ("beaconing.regular_percent", u64::from(self.beaconing.regular_percent), 100),
+            ("exfiltration.learn_windows", u64::from(self.exfiltration.learn_windows), 1_000),
+            ("exfiltration.deviations", u64::from(self.exfiltration.deviations), 1_000),
+            ("exfiltration.factor", u64::from(self.exfiltration.factor), 1_000_000),
+        ] {
+            check.that((1..=most).contains(&value), format!("detect.{key}"), || {
+                format!("is {value}; 1 to {most} are allowed")
+            });
+        }
+        for (key, list) in [
+            ("internal", &self.internal),
+            ("port_scan.allow", &self.port_scan.allow),
+            ("syn_flood.allow", &self.syn_flood.allow),
+            ("udp_flood.allow", &self.udp_flood.allow),
+            ("icmp_flood.allow", &self.icmp_flood.allow),
+            ("brute_force.allow", &self.brute_force.allow),
+            ("beaconing.allow", &self.beaconing.allow),
+            ("exfiltration.allow", &self.exfiltration.allow),
+            ("cleartext.allow", &self.cleartext.allow),
+        ] {
+            // Each is compared with both addresses of every record.
+            check.that(list.len() <= 256, format!("detect.{key}"), || {
+                format!("has {} networks; 256 are allowed", list.len())
+            });
+        }
+    }
+}
