@@ -84,7 +84,7 @@ pub async fn start(config: &Config) -> anyhow::Result<Server> {
              `weir-control-plane user add NAME --role admin` makes the first admin"
         );
     }
-    let stream = Stream::new(pool.clone(), Arc::clone(&metrics));
+    let stream = Stream::start(pool.clone(), config.stream.clone(), Arc::clone(&metrics)).await?;
     let state = AppState {
         pool: pool.clone(),
         auth: auth.clone(),
@@ -104,6 +104,7 @@ pub async fn start(config: &Config) -> anyhow::Result<Server> {
         retention,
         jobs: jobs.clone(),
         answers: api::Answers::new(config.api.cache_bytes),
+        stream: stream.clone(),
         exports: Arc::new(Semaphore::new(config.api.max_exports)),
     };
     let tls = Tls::open(config, &state.metrics).context("make TLS ready")?;

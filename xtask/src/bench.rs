@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: builds optimised and runs the benches, each of which lives beside what it measures.
 //!
-//! `kernel`, `lists` and `drain` measure the sensor's datapath, `ingest` and `query` the control plane on a private,
-//! durable Postgres that the bench itself starts.
+//! `kernel`, `lists` and `drain` measure the sensor's datapath, `ingest`, `query` and `api` the control plane on a
+//! private, durable Postgres that the bench itself starts.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -12,7 +12,7 @@ use crate::{cargo, screen, setup};
 
 #[derive(clap::Args)]
 #[command(
-    about = "Measure: cost of a packet, of a drain, of ingest, of queries",
+    about = "Measure: cost of a packet, of a drain, of ingest, of queries, of streams",
     after_help = "Examples:
   sudo -E cargo xtask bench                 all of them
   sudo -E cargo xtask bench kernel --json   one line a row, for a machine
@@ -48,13 +48,15 @@ enum Bench {
     Ingest,
     /// Medians of the dashboard's queries over 20 million rows
     Query,
+    /// Questions and a thousand live streams beside eight sensors at full rate
+    Api,
 }
 
 pub fn run(args: &Args) -> Result<()> {
     if args.object.is_some() && args.bench != Some(Bench::Kernel) {
         anyhow::bail!("--object is for `cargo xtask bench kernel`");
     }
-    let all = [Bench::Kernel, Bench::Lists, Bench::Drain, Bench::Ingest, Bench::Query];
+    let all = [Bench::Kernel, Bench::Lists, Bench::Drain, Bench::Ingest, Bench::Query, Bench::Api];
     let benches = args.bench.as_ref().map_or(&all[..], std::slice::from_ref);
     setup::ensure()?;
     for bench in benches {
@@ -64,6 +66,7 @@ pub fn run(args: &Args) -> Result<()> {
             Bench::Drain => ("drain", datapath(args, "drain")?),
             Bench::Ingest => ("ingest", store(args, "ingest")),
             Bench::Query => ("query", store(args, "query")),
+            Bench::Api => ("api", store(args, "api")),
         };
         screen::step(&format!("bench {name}"));
         cargo::run(&mut command)?;

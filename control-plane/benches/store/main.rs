@@ -1,8 +1,9 @@
-//! `cargo bench -p weir-control-plane --bench store -- ingest|query [--json]`
+//! `cargo bench -p weir-control-plane --bench store -- ingest|query|api [--json]`
 //!
 //! Measures the whole path of a request against a real Postgres: a private server that writes to disk
 //! as in production, or the one that `--database-url` names (an empty database; it is filled).
 
+mod api;
 mod ingest;
 mod query;
 mod traffic;
@@ -35,6 +36,8 @@ enum What {
     Ingest(ingest::Arguments),
     /// Medians of the dashboard's questions over many rows (P5)
     Query(query::Arguments),
+    /// How long questions and live events take beside full ingest (P5, A9)
+    Api(api::Arguments),
 }
 
 #[derive(Debug, Args)]
@@ -50,7 +53,7 @@ pub struct Common {
 fn main() -> anyhow::Result<()> {
     let Some(what) = Cli::parse().what else {
         // `cargo bench` without arguments reaches every bench.
-        println!("say `-- ingest` or `-- query`");
+        println!("say `-- ingest`, `-- query` or `-- api`");
         return Ok(());
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -58,6 +61,7 @@ fn main() -> anyhow::Result<()> {
         match what {
             What::Ingest(arguments) => ingest::run(arguments).await,
             What::Query(arguments) => query::run(arguments).await,
+            What::Api(arguments) => api::run(arguments).await,
         }
     })
 }
@@ -73,6 +77,11 @@ pub struct Bench {
 
 impl Bench {
     pub async fn start(common: &Common) -> anyhow::Result<Self> {
+        Self::start_with(common, |_| {}).await
+    }
+
+    /// With other settings.
+    pub async fn start_with(common: &Common, change: impl FnOnce(&mut Config)) -> anyhow::Result<Self> {
         let (postgres, url) = if let Some(url) = &common.database_url {
             (None, url.clone())
         } else {
@@ -91,6 +100,7 @@ impl Bench {
         let mut config = Config { listen: ([127, 0, 0, 1], 0).into(), ..Config::default() };
         config.database.url = Some(SecretString::from(url.clone()));
         config.auth.admin_token_file = Some(token_file);
+        change(&mut config);
         let server = server::start(&config).await?;
         let http = reqwest::Client::builder().no_proxy().build()?;
         Ok(Self { url, http, server, _postgres: postgres, _folder: folder })

@@ -27,6 +27,10 @@ pub enum Access {
     Sensor,
     /// This role, and of a machine's token this scope.
     Role(Role, Scope),
+    /// Anybody who is somebody; the handler looks at what of it they may see.
+    AnyScope,
+    /// The same, where a ticket does as well: browsers open streams without a header of their own.
+    Stream,
     /// This role and a person, or the admin token: a machine does not make itself credentials.
     Person(Role),
     /// A session, whatever its role: for what somebody does to their own.
@@ -39,7 +43,7 @@ impl Access {
         match self {
             Self::Open => &[],
             Self::Sensor => &[SENSOR],
-            Self::Role(..) => &[SESSION, MACHINE, ADMIN_TOKEN],
+            Self::Role(..) | Self::AnyScope | Self::Stream => &[SESSION, MACHINE, ADMIN_TOKEN],
             Self::Person(_) => &[SESSION, ADMIN_TOKEN],
             Self::Session => &[SESSION],
         }
@@ -52,6 +56,10 @@ impl Access {
             Self::Role(role, scope) => {
                 Some(format!("Role: {} (a machine's token: scope `{}`).", role.name(), scope.name()))
             }
+            Self::AnyScope | Self::Stream => Some(
+                "Role: viewer; a topic asks for the role and the scope of the routes that show the same."
+                    .to_owned(),
+            ),
             Self::Person(role) => Some(format!("Role: {}; not for machines' tokens.", role.name())),
             Self::Session => Some("For whoever logged in.".to_owned()),
         }
@@ -63,7 +71,7 @@ impl Access {
             Self::Open => return Ok(()),
             Self::Sensor => return Err(("kind", "this route is for sensors".to_owned())),
             Self::Role(role, _) | Self::Person(role) => role,
-            Self::Session => Role::Viewer,
+            Self::AnyScope | Self::Stream | Self::Session => Role::Viewer,
         };
         match (self, &principal.who) {
             (Self::Session, Who::Machine { .. } | Who::AdminToken) => {
@@ -147,16 +155,17 @@ pub async fn guard(
     match access {
         Access::Open => return open(&state, request, next).await,
         Access::Sensor => return sensor(&state, request, next).await,
-        Access::Role(..) | Access::Person(_) | Access::Session => {}
+        Access::Role(..) | Access::AnyScope | Access::Stream | Access::Person(_) | Access::Session => {}
     }
     // A browser cannot send a bearer token by itself; it may show the documentation after asking for the
     // token as a password.
     let for_browsers = matches!(access, Access::Role(_, Scope::Documentation));
     let token =
         bearer(&request).map(str::to_owned).or_else(|| for_browsers.then(|| basic(&request)).flatten());
-    let mut response = match token {
-        None => refuse(&state, "missing", missing()),
-        Some(token) => match state.auth.principal(&state.pool, &token).await {
+    let ticket = (access == Access::Stream && token.is_none()).then(|| ticket(&request)).flatten();
+    let mut response = match (token, ticket) {
+        (None, None) => refuse(&state, "missing", missing()),
+        (token, ticket) => match known(&state, token, ticket).await {
             Err(error) => away(error),
             Ok(Check::Known(principal)) => return admit(&state, access, principal, request, next).await,
             Ok(check) => {
@@ -170,6 +179,14 @@ pub async fn guard(
         response.headers_mut().append(header::WWW_AUTHENTICATE, challenge);
     }
     response
+}
+
+async fn known(state: &AppState, token: Option<String>, ticket: Option<String>) -> Result<Check, StoreError> {
+    match (token, ticket) {
+        (Some(token), _) => state.auth.principal(&state.pool, &token).await,
+        (None, Some(ticket)) => state.auth.ticket(&state.pool, &ticket).await,
+        (None, None) => Ok(Check::Unknown),
+    }
 }
 
 async fn admit(
@@ -289,6 +306,13 @@ fn bearer(request: &Request) -> Option<&str> {
     let value = request.headers().get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// The handler reads the query again, and finds fault with what is wrong in it.
+fn ticket(request: &Request) -> Option<String> {
+    let query = request.uri().query().unwrap_or_default();
+    let mut pairs = form_urlencoded::parse(query.as_bytes());
+    pairs.find(|(name, _)| name == "ticket").map(|(_, value)| value.into_owned())
 }
 
 fn basic(request: &Request) -> Option<String> {

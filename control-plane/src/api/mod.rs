@@ -19,6 +19,8 @@ mod docs;
 mod domains;
 mod enrollments;
 mod error;
+mod event_stream;
+mod events;
 mod examples;
 mod export;
 mod flows;
@@ -38,6 +40,8 @@ mod routes;
 mod sensors;
 mod sessions;
 mod shapes;
+mod socket;
+mod stream;
 mod table;
 mod timeseries;
 mod tokens;
@@ -61,6 +65,7 @@ use crate::ingest::{Admission, Ingest};
 use crate::jobs::Jobs;
 use crate::limits::Limits;
 use crate::store::Pool;
+use crate::stream::Stream;
 use crate::telemetry::Metrics;
 
 use access::Access;
@@ -88,6 +93,7 @@ pub struct AppState {
     pub jobs: Jobs,
     /// Answers of expensive questions.
     pub answers: Answers,
+    pub stream: Stream,
     /// Places for exports.
     pub exports: Arc<Semaphore>,
 }
@@ -135,6 +141,10 @@ fn routes(state: Option<&AppState>) -> Routes {
         .add(flows, routes!(top::top))
         .add(flows, routes!(timeseries::timeseries))
         .add(flows, routes!(domains::list))
+        .add(Access::AnyScope, routes!(events::list))
+        .add(Access::AnyScope, routes!(stream::ticket))
+        .add(Access::Stream, routes!(stream::socket))
+        .add(Access::Stream, routes!(stream::event_stream))
         .add(sensors, routes!(sensors::list))
         .add(sensors, routes!(sensors::get))
         .add(sensors, routes!(ledger::ledger))
@@ -186,7 +196,12 @@ fn cors(origins: &[String]) -> CorsLayer {
     CorsLayer::new()
         .allow_origin(AllowOrigin::list(origins))
         .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::PATCH, Method::DELETE])
-        .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE, request::REQUEST_ID])
+        .allow_headers([
+            header::AUTHORIZATION,
+            header::CONTENT_TYPE,
+            request::REQUEST_ID,
+            stream::LAST_EVENT_ID,
+        ])
         .expose_headers([
             request::REQUEST_ID,
             header::RETRY_AFTER,

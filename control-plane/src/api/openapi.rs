@@ -11,6 +11,7 @@ use super::routes::{ADMIN_TOKEN, MACHINE, SENSOR, SESSION};
 #[openapi(tags(
     (name = "flows", description = "What was counted"),
     (name = "domains", description = "What responders were called"),
+    (name = "events", description = "What happened, as it happens and afterwards"),
     (name = "sensors", description = "Who counts, and whether all of it arrived"),
     (name = "detections", description = "What is a problem, and what was said of it"),
     (name = "ingest", description = "For sensors"),

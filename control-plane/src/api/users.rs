@@ -221,6 +221,8 @@ pub async fn remove(
     let user = Reference::Id(find_user(&state, &user, "user").await?.user_id);
     let removed = users::remove(&state.pool, &caller.author(), &user).await?;
     state.auth.forget_user(removed.user.user_id);
+    // Whoever reads the answer finds none of the user's streams open here.
+    state.stream.end_user(removed.user.user_id);
     Ok(Json(RemovedUser {
         id: removed.user.user_id,
         name: removed.user.name,

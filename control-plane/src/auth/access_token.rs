@@ -68,6 +68,12 @@ impl Claims {
         }
     }
 
+    /// When it ends.
+    #[must_use]
+    pub fn until(&self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(self.exp)
+    }
+
     /// The token in JWS compact serialisation.
     pub fn sign(&self, key: &Key) -> Result<String, serde_json::Error> {
         let header = Header { alg: ALGORITHM.to_owned(), typ: "JWT".to_owned(), kid: key.kid.clone() };

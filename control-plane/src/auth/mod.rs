@@ -26,6 +26,7 @@ use uuid::Uuid;
 use crate::config;
 use crate::store::credentials::{self, Standing};
 use crate::store::sessions::{self, Holder};
+use crate::store::tickets::{self, Holds};
 use crate::store::tokens::{self, Grant, State};
 use crate::store::{Pool, StoreError, signing};
 use crate::telemetry::Metrics;
@@ -37,7 +38,7 @@ pub use keys::{Key, Keys};
 pub use login::{Granted, Login, LoginError};
 pub use password::{MAX_BYTES as MAX_PASSWORD_BYTES, PasswordError, Passwords, weakness};
 pub use role::{Role, Scope};
-pub use token::{ApiToken, EnrollmentToken, RefreshToken, SensorToken, SetupToken};
+pub use token::{ApiToken, EnrollmentToken, RefreshToken, SensorToken, SetupToken, Ticket};
 
 /// How long an answer about a credential is believed: half of the second within which a revocation must take
 /// effect everywhere. A sensor's batches are checked again in the transaction that stores them.
@@ -86,6 +87,8 @@ pub struct Principal {
     pub who: Who,
     pub name: Arc<str>,
     pub role: Role,
+    /// An access token's end; what else ends, the database knows.
+    pub until: Option<SystemTime>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -191,11 +194,16 @@ impl Auth {
     pub async fn principal(&self, pool: &Pool, token: &str) -> Result<Check, StoreError> {
         if self.is_admin(token) {
             let name = Arc::from("admin");
-            return Ok(Check::Known(Principal { who: Who::AdminToken, name, role: Role::Admin }));
+            return Ok(Check::Known(Principal {
+                who: Who::AdminToken,
+                name,
+                role: Role::Admin,
+                until: None,
+            }));
         }
         // What no credential of ours looks like costs no connection.
         let check = if let Some(token) = ApiToken::parse(token) {
-            self.machine(pool, &token).await?
+            self.machine(pool, token.sha256()).await?
         } else if let Some(kid) = access_token::key_id(token) {
             self.user(pool, token, &kid).await?
         } else {
@@ -212,8 +220,25 @@ impl Auth {
         self.admin_sha256.is_some_and(|admin| sha256(token).ct_eq(&admin).into())
     }
 
-    async fn machine(&self, pool: &Pool, token: &ApiToken) -> Result<Check, StoreError> {
-        let hash = token.sha256();
+    /// Looks up who made a ticket; it is used up by that.
+    pub async fn ticket(&self, pool: &Pool, ticket: &str) -> Result<Check, StoreError> {
+        let Some(ticket) = Ticket::parse(ticket) else { return Ok(Check::Unknown) };
+        let Some(issued) = tickets::redeem(pool, &ticket.sha256()).await? else { return Ok(Check::Unknown) };
+        let mut check = match issued.of {
+            Holds::AdminToken => {
+                let name = Arc::from("admin");
+                Check::Known(Principal { who: Who::AdminToken, name, role: Role::Admin, until: None })
+            }
+            Holds::Session(session_id) => self.session(pool, session_id).await?,
+            Holds::Token(token_sha256) => self.machine(pool, token_sha256).await?,
+        };
+        if let Check::Known(principal) = &mut check {
+            principal.until = issued.until;
+        }
+        Ok(check)
+    }
+
+    async fn machine(&self, pool: &Pool, hash: [u8; 32]) -> Result<Check, StoreError> {
         let grant = if let Some(grant) = self.machines.recall(&hash) {
             grant
         } else {
@@ -234,6 +259,7 @@ impl Auth {
                 },
                 name: grant.name.into(),
                 role: grant.role,
+                until: None,
             }),
         })
     }
@@ -245,22 +271,32 @@ impl Auth {
             Err(Invalid::Expired) => return Ok(Check::Expired),
             Err(Invalid::Token | Invalid::Audience) => return Ok(Check::Unknown),
         };
-        let holder = if let Some(holder) = self.sessions.recall(&claims.sid) {
+        let mut check = self.session(pool, claims.sid).await?;
+        if let Check::Known(principal) = &mut check {
+            if !matches!(principal.who, Who::User { user_id, .. } if user_id.to_string() == claims.sub) {
+                return Ok(Check::Revoked);
+            }
+            principal.until = Some(claims.until());
+        }
+        Ok(check)
+    }
+
+    async fn session(&self, pool: &Pool, session_id: Uuid) -> Result<Check, StoreError> {
+        let holder = if let Some(holder) = self.sessions.recall(&session_id) {
             holder
         } else {
             let asked = Instant::now();
-            let holder = sessions::holder_of(pool, claims.sid).await?;
-            self.sessions.remember(asked, claims.sid, holder.clone());
+            let holder = sessions::holder_of(pool, session_id).await?;
+            self.sessions.remember(asked, session_id, holder.clone());
             holder
         };
         Ok(match holder {
-            Some(holder) if holder.alive && holder.user_id.to_string() == claims.sub => {
-                Check::Known(Principal {
-                    who: Who::User { user_id: holder.user_id, session_id: holder.session_id },
-                    name: holder.name.into(),
-                    role: holder.role,
-                })
-            }
+            Some(holder) if holder.alive => Check::Known(Principal {
+                who: Who::User { user_id: holder.user_id, session_id: holder.session_id },
+                name: holder.name.into(),
+                role: holder.role,
+                until: None,
+            }),
             _ => Check::Revoked,
         })
     }

@@ -51,6 +51,11 @@ kind!(
     SetupToken, OfSetup, "weir_u_"
 );
 
+kind!(
+    /// Opens one stream, within seconds, where a client cannot send a header.
+    Ticket, OfStream, "weir_t_"
+);
+
 /// Shown once, when made; the database has its hash.
 pub struct Token<K>(SecretString, PhantomData<K>);
 

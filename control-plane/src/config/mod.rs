@@ -7,6 +7,7 @@ mod jobs;
 mod limits;
 mod load;
 mod sensors;
+mod stream;
 mod tls;
 
 use std::fmt;
@@ -21,6 +22,7 @@ pub use jobs::Jobs;
 pub use limits::{Limits, Rate, Redis};
 pub use load::{ENV_PREFIX, Overrides, load};
 pub use sensors::Sensors;
+pub use stream::Stream;
 pub use tls::Tls;
 
 /// Shortest admin token that is accepted: 24 characters of base64 are 144 bits.
@@ -46,6 +48,7 @@ pub struct Config {
     pub jobs: Jobs,
     pub limits: Limits,
     pub redis: Redis,
+    pub stream: Stream,
     pub log: Log,
 }
 
@@ -182,6 +185,7 @@ impl Default for Config {
             jobs: Jobs::default(),
             limits: Limits::default(),
             redis: Redis::default(),
+            stream: Stream::default(),
             log: Log::default(),
         }
     }
@@ -285,6 +289,7 @@ impl Config {
         within("api.max_concurrent", self.api.max_concurrent as u64, 1, 500);
         within("api.queue_timeout_ms", self.api.queue_timeout_ms, 0, 60_000);
         self.limits.validate(&mut within);
+        self.stream.validate(&mut within);
         self.tls.within(&mut within);
         self.jobs.validate(&mut within);
         self.sensors.within(&mut within);

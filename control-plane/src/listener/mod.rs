@@ -36,6 +36,11 @@ pub use tls::{Tls, TlsError};
 /// After an error that is not the peer's: no descriptor is free, most likely, and trying at once finds none.
 const BREATH: Duration = Duration::from_millis(500);
 
+/// How long a peer may have no room for what we send.
+const UNREAD: Duration = Duration::from_mins(1);
+/// Bytes that wait in the kernel behind those that are on their way.
+const UNSENT: u32 = 128 << 10;
+
 /// Takes connections.
 pub struct Listener {
     pub socket: TcpListener,
@@ -95,6 +100,7 @@ impl Listener {
                 Ok((stream, peer)) => {
                     // Answers are small and whole.
                     let _ = stream.set_nodelay(true);
+                    bound(&stream);
                     return (stream, peer);
                 }
                 Err(error) if is_the_peers(&error) => {}
@@ -104,6 +110,16 @@ impl Listener {
                 }
             }
         }
+    }
+}
+
+/// A peer that does not read holds little memory in the kernel, and not for long: an answer without an end
+/// would else wait for it as long as its kernel answers for it.
+fn bound(stream: &TcpStream) {
+    let socket = socket2::SockRef::from(stream);
+    let bounds = [socket.set_tcp_user_timeout(Some(UNREAD)), socket.set_tcp_notsent_lowat(UNSENT)];
+    if let Some(error) = bounds.into_iter().find_map(Result::err) {
+        tracing::debug!(%error, "bound what the kernel keeps of a connection");
     }
 }
 

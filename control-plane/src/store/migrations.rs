@@ -40,6 +40,7 @@ pub const MIGRATIONS: &[Migration] = &[
     migration!(30, "0030", "identity"),
     migration!(40, "0040", "sensor_trust"),
     migration!(50, "0050", "events"),
+    migration!(51, "0051", "stream_tickets"),
     migration!(60, "0060", "jobs"),
     migration!(80, "0080", "detections"),
     migration!(90, "0090", "names"),

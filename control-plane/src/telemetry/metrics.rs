@@ -6,13 +6,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus::core::Collector;
 use prometheus::{
-    GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
-    TextEncoder,
+    GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 
 use crate::ingest::Reason;
 use crate::store::jobs::Outcome;
 use crate::store::{Class, PoolState};
+use crate::stream::End;
 
 /// The metrics, shared by every part; cheap to clone.
 pub type Metrics = Arc<Registered>;
@@ -193,18 +194,59 @@ impl Tls {
 pub struct Streaming {
     pub listening: IntGauge,
     pub published: IntCounter,
+    pub cursor: IntGauge,
+    /// transport: websocket, sse
+    pub clients: IntGaugeVec,
+    pub refused: IntCounter,
+    pub sent: IntCounter,
+    /// reason
+    pub closed: IntCounterVec,
+    pub delivery_seconds: Histogram,
+    pub read_failures: IntCounter,
 }
 
 impl Streaming {
     fn new(b: &Builder) -> Self {
-        Self {
+        let streaming = Self {
+            cursor: b.gauge("weir_event_cursor", "The last event that this instance has read"),
+            clients: b.add(IntGaugeVec::new(
+                Opts::new("weir_stream_clients", "Open streams by transport: websocket, sse"),
+                &["transport"],
+            )),
+            refused: b.counter(
+                "weir_stream_refused_total",
+                "Streams that were not opened because the caller or the instance has as many as are allowed",
+            ),
+            sent: b.counter("weir_stream_events_sent_total", "Events written to streams"),
+            closed: b.counters(
+                "weir_stream_closed_total",
+                "Streams that ended: behind (the client took events too slowly), stopping, revoked, expired, \
+                 idle, pruned, failed (the database), unwanted, left (the client went away)",
+                &["reason"],
+            ),
+            delivery_seconds: b.histogram(
+                "weir_stream_delivery_seconds",
+                "Time from an event to its being written to a stream; replayed ones are as old as they are",
+                LATENCY,
+            ),
+            read_failures: b.counter(
+                "weir_stream_read_failures_total",
+                "Reads of events that failed and are tried again; meanwhile streams stand still",
+            ),
             listening: b.gauge(
                 "weir_event_listener_up",
                 "Whether Postgres can tell this instance of new events; without that it looks every second",
             ),
             published: b
                 .counter("weir_events_published_total", "Events that this instance gave their cursors"),
+        };
+        for end in End::ALL {
+            streaming.closed.with_label_values(&[end.name()]);
         }
+        for transport in ["websocket", "sse"] {
+            streaming.clients.with_label_values(&[transport]);
+        }
+        streaming
     }
 }
 

@@ -78,6 +78,11 @@ const TABLE: &[Row] = &[
     ("get /api/v1/flows/top", FLOWS),
     ("get /api/v1/flows/timeseries", FLOWS),
     ("get /api/v1/domains", FLOWS),
+    // Any scope will do; topics ask for theirs.
+    ("get /api/v1/events", FLOWS),
+    ("get /api/v1/events/stream", FLOWS),
+    ("get /api/v1/stream", FLOWS),
+    ("post /api/v1/stream/tickets", FLOWS),
     ("get /api/v1/sensors", READ),
     ("get /api/v1/sensors/{id}", READ),
     ("get /api/v1/sensors/{id}/ledger", READ),

@@ -3,6 +3,7 @@
 //! One Postgres server serves all tests that leave it alone, each in a database of its own; a test that
 //! stops or restarts a server starts its own.
 
+mod follow;
 mod people;
 mod support;
 
@@ -44,5 +45,7 @@ mod retention;
 mod sensor_removal;
 mod sessions;
 mod shutdown;
+mod stream;
 mod tls;
+mod two_instances;
 mod users;

@@ -1,10 +1,13 @@
 //! People and machines for the tests of identity.
 
+use std::time::{Duration, SystemTime};
+
 use reqwest::{Method, RequestBuilder, Response};
 use serde_json::{Value, json};
-use weir_control_plane::auth::Role;
+use uuid::Uuid;
+use weir_control_plane::auth::{Claims, Role};
 use weir_control_plane::store::audit::Author;
-use weir_control_plane::store::users;
+use weir_control_plane::store::{Class, users};
 
 use crate::support::{ADMIN_TOKEN, Plane};
 
@@ -31,6 +34,25 @@ impl Plane<'_> {
         let hash = self.state().auth.passwords.hash(PASSWORD.to_owned().into()).await.expect("hashed");
         let user = users::add(self.pool(), &Author::command_line(), name, role, &hash).await;
         user.expect("the user is added").user_id
+    }
+
+    /// A user with a session, made without the work of a login; gives the access token and the user's id.
+    pub async fn quick_session(&self, password_hash: &str, number: u64, lasts: Duration) -> (String, i32) {
+        let author = Author::command_line();
+        let name = format!("user-{number}");
+        let user = users::add(self.pool(), &author, &name, Role::Viewer, password_hash).await;
+        let user_id = user.expect("the user is added").user_id;
+        let session_id = Uuid::new_v4();
+        let lease = self.pool().lease(Class::Admin, "test").await.expect("a connection");
+        let insert = format!(
+            "INSERT INTO session (session_id, user_id, expires_at, address, user_agent)
+             VALUES ('{session_id}', {user_id}, now() + interval '1 day', '127.0.0.1', 'test')"
+        );
+        lease.client().batch_execute(&insert).await.expect("a session");
+        lease.finish(Ok(())).await.expect("the connection is given back");
+        let key = self.state().auth.keys.signing().expect("a key");
+        let claims = Claims::new(user_id, session_id, lasts, SystemTime::now());
+        (claims.sign(&key).expect("it signs"), user_id)
     }
 
     pub async fn try_log_in(&self, name: &str, password: &str) -> Response {
