@@ -108,6 +108,7 @@ type Refreshed = Result<(Origin, Option<Box<Parsed>>), String>;
 pub struct Keeper<T, E> {
     config: Threats,
     control_plane: Option<(String, u16)>,
+    control_plane_addresses: Vec<IpAddr>,
     store: Store,
     /// Away while a trie is filled.
     trie: Option<T>,
@@ -142,6 +143,7 @@ impl<T: Trie, E: Enforce> Keeper<T, E> {
         Ok(Self {
             config,
             control_plane,
+            control_plane_addresses: Vec::new(),
             store,
             trie: Some(trie),
             heart,
@@ -329,14 +331,14 @@ impl<T: Trie, E: Enforce> Keeper<T, E> {
 
     /// Looks at what must not be dropped; whether it is something else than before.
     async fn protect(&mut self) -> bool {
-        let addresses: Vec<IpAddr> = match &self.control_plane {
-            Some((host, port)) => tokio::net::lookup_host((host.as_str(), *port))
-                .await
-                .map(|addresses| addresses.map(|address| address.ip()).collect())
-                .unwrap_or_default(),
-            None => Vec::new(),
-        };
-        let found = protected(&addresses);
+        if let Some((host, port)) = &self.control_plane {
+            // Enforcement waits for this, so not for long; while nobody answers, what was known stays protected.
+            let looked_up = tokio::time::timeout(BEAT, tokio::net::lookup_host((host.as_str(), *port))).await;
+            if let Ok(Ok(addresses)) = looked_up {
+                self.control_plane_addresses = addresses.map(|address| address.ip()).collect();
+            }
+        }
+        let found = protected(&self.control_plane_addresses);
         let changed = found != self.protected;
         self.protected = found;
         changed

@@ -5,6 +5,7 @@
 mod hooks;
 mod kill;
 mod ledger;
+mod lists;
 mod room;
 mod stale;
 mod takeover;
