@@ -17,25 +17,27 @@ use crate::wires::{await_frames, drain};
 /// Enough that kernels which take a prefix at a time show it.
 const MANY: u32 = 20_000;
 
-/// Half of IPv4 on one list, some of the rest on another that drops, most of IPv6 on a third.
-fn prefixes() -> Vec<ListedPrefix> {
-    let v4 = 0xffff << 32;
-    let prefix = |bits, length, list, drops| ListedPrefix { bits, length, list, drops };
-    let mut prefixes = vec![
-        prefix(v4, 97, 1, false),
-        prefix(v4 | 0xc0a8_0000, 112, 2, true),
-        prefix(0x2000 << 112, 3, 3, false),
-    ];
-    // Elsewhere: 240.0.0.0/8.
-    prefixes.extend((0..MANY).map(|place| prefix(v4 | u128::from(0xf000_0000 | place << 1), 128, 4, true)));
-    prefixes
+const fn prefix(bits: u128, length: u8, list: u8, drops: bool) -> ListedPrefix {
+    ListedPrefix { bits, length, list, drops }
 }
 
-/// What the longest of them says of an address.
+const V4: u128 = 0xffff << 32;
+
+/// Half of IPv4 on one list, some of it on another that drops, most of IPv6 on a third.
+const WIDE: [ListedPrefix; 3] =
+    [prefix(V4, 97, 1, false), prefix(V4 | 0xc0a8_0000, 112, 2, true), prefix(0x2000 << 112, 3, 3, false)];
+
+/// Those, and many elsewhere: in 240.0.0.0/8.
+fn prefixes() -> Vec<ListedPrefix> {
+    let many = (0..MANY).map(|place| prefix(V4 | u128::from(0xf000_0000 | place << 1), 128, 4, true));
+    WIDE.into_iter().chain(many).collect()
+}
+
+/// What the longest of the wide ones says of an address.
 fn expected(address: IpAddr) -> (u8, bool) {
     let bits = address_bits(address);
     let holds = |prefix: &&ListedPrefix| (bits ^ prefix.bits) >> (128 - u32::from(prefix.length)) == 0;
-    let longest = prefixes()[..3].iter().filter(holds).max_by_key(|prefix| prefix.length).copied();
+    let longest = WIDE.iter().filter(holds).max_by_key(|prefix| prefix.length);
     longest.map_or((0, false), |prefix| (prefix.list, prefix.drops))
 }
 
