@@ -82,7 +82,9 @@ pub async fn run(config: Config, reload: Reload) -> anyhow::Result<()> {
     let drain = Drain::new(source, wakes, pace, epochs, proof, Arc::clone(&metrics), pulse);
     let drain = tokio::spawn(drain.run());
 
-    let stages = (Merger::new(limits(&config.connections)), Engine::new(&config.detect));
+    let lists = config.threats.lists.iter().map(|list| list.name.clone()).collect();
+    let engine = Engine::new(&config.detect).with_lists(&config.detect, lists);
+    let stages = (Merger::new(limits(&config.connections)), engine);
     let (courier, delivery, merge) = if let (Some(client), Some(spool)) = (client, &spool) {
         let (status, delivery) = watch::channel(Status::default());
         let pacing = Pacing::from(&config.shipping);

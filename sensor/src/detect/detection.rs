@@ -24,10 +24,11 @@ pub enum Kind {
     Beaconing,
     Exfiltration,
     Cleartext,
+    ListedAddress,
 }
 
 impl Kind {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::PortScan,
         Self::SynFlood,
         Self::UdpFlood,
@@ -36,6 +37,7 @@ impl Kind {
         Self::Beaconing,
         Self::Exfiltration,
         Self::Cleartext,
+        Self::ListedAddress,
     ];
 
     /// The word for it, in metrics, tables and JSON.
@@ -50,6 +52,7 @@ impl Kind {
             Self::Beaconing => "beaconing",
             Self::Exfiltration => "exfiltration",
             Self::Cleartext => "cleartext",
+            Self::ListedAddress => "listed_address",
         }
     }
 
@@ -67,7 +70,7 @@ impl Kind {
             Self::SynFlood => "T1499.001",
             Self::UdpFlood | Self::IcmpFlood => "T1498.001",
             Self::BruteForce => "T1110",
-            Self::Beaconing => "T1071",
+            Self::Beaconing | Self::ListedAddress => "T1071",
             Self::Exfiltration => "T1048",
             Self::Cleartext => "T1040",
         }

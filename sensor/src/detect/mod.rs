@@ -17,6 +17,7 @@ mod cleartext;
 mod detection;
 mod exfiltration;
 mod flood;
+mod listed;
 mod memory;
 mod networks;
 mod open;
@@ -26,6 +27,7 @@ mod syn_flood;
 mod tests;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 pub use attempts::Attempt;
 pub use detection::{Detection, Evidence, Kind, Severity, Subject, Value};
@@ -90,6 +92,15 @@ impl Engine {
             networks: Networks::new(&config.internal),
             open: Open::new(config.max_open, config.quiet.0),
         }
+    }
+
+    /// With the threat lists of these names, by number from 1: their hits are told.
+    #[must_use]
+    pub fn with_lists(mut self, config: &Detect, names: Arc<[String]>) -> Self {
+        if config.enabled && !names.is_empty() {
+            self.detectors.push(Box::new(listed::ListedAddress::new(names)));
+        }
+        self
     }
 
     /// Takes an epoch in.

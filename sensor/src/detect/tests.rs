@@ -403,3 +403,43 @@ fn turned_off_nothing_is_found() {
     let scan = (0..40).map(|n| tcp(inside(1), inside(100 + n), 445, at(i64::from(n)), UNANSWERED));
     assert_eq!(detect(&config, scan.collect()), nothing());
 }
+
+#[test]
+fn s6_a_listed_address_is_told_by_who_began_and_who_answered() {
+    let names: std::sync::Arc<[String]> = ["own".to_owned(), "feed".to_owned()].into();
+    let config = Detect::default();
+    let mut engine = Engine::new(&config).with_lists(&config, names);
+    let listed = |mut record: Record, src, dst| {
+        record.listed = Listed { src, dst, drops: false };
+        record
+    };
+    let mut records = vec![
+        // A host inside talks to a listed server, twice; and to another that is not listed.
+        listed(tcp(inside(1), outside(1), 443, START, ESTABLISHED), 0, 2),
+        listed(tcp(inside(1), outside(1), 443, START + SECOND, ESTABLISHED), 0, 2),
+        tcp(inside(2), outside(2), 443, START, ESTABLISHED),
+        // A listed host knocks on two doors, unanswered.
+        listed(tcp(outside(3), inside(3), 22, START, UNANSWERED), 1, 0),
+        listed(tcp(outside(3), inside(3), 23, START, UNANSWERED), 1, 0),
+    ];
+    // The first goes on: it is one connection.
+    let mut later = records[0].clone();
+    (later.first_ns, later.last_ns) = (START + 6 * SECOND, START + 7 * SECOND);
+    records.push(later);
+    let told = told_by(&mut engine, records);
+    let mut found: Vec<String> = told
+        .iter()
+        .filter(|detection| detection.kind == Kind::ListedAddress)
+        .map(|found| {
+            format!("{} {} {} {}", found.severity.word(), found.subject, found.count, found.evidence)
+        })
+        .collect();
+    found.sort();
+    assert_eq!(
+        found,
+        [
+            "high 10.0.0.1 > 203.0.113.1:443 2 list=feed listed=203.0.113.1",
+            "low 203.0.113.3 2 list=own listed=203.0.113.3",
+        ]
+    );
+}

@@ -1,6 +1,7 @@
 //! Threat lists for a capture: files in the plain format, each a list by its name.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 
@@ -37,6 +38,11 @@ impl ReplayLists {
         };
         let sources: Vec<Source<'_>> = (1..).zip(&parsed).map(source).collect();
         Ok(Self { names, prefixes: compile(&sources, &[], &[]) })
+    }
+
+    /// What the lists are called, by number from 1.
+    pub(super) fn names(&self) -> Arc<[String]> {
+        self.names.iter().cloned().collect()
     }
 
     /// What a list is called.

@@ -117,7 +117,7 @@ fn print(name: &str, (drained, refused): Counted, options: &Options, out: &mut i
             Limits { connections: usize::MAX, idle_timeout: Duration::MAX, closed_timeout: Duration::MAX };
         let mut merged = Merger::new(limits).merge(drained);
         merged.records.sort_by_key(|record| record.first_ns);
-        let detections = detect(&merged, &options.detect);
+        let detections = detect(&merged, options);
         let records = merged.records;
         match options.output {
             Output::Json => {
@@ -139,8 +139,8 @@ fn print(name: &str, (drained, refused): Counted, options: &Options, out: &mut i
 }
 
 /// What there is to say of a whole capture.
-fn detect(merged: &Merged, settings: &Detect) -> Vec<Detection> {
-    let mut engine = Engine::new(settings);
+fn detect(merged: &Merged, options: &Options) -> Vec<Detection> {
+    let mut engine = Engine::new(&options.detect).with_lists(&options.detect, options.lists.names());
     engine.observe(merged);
     engine.end(merged);
     engine.take(usize::MAX)

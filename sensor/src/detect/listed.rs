@@ -1,0 +1,97 @@
+//! Listed address: traffic with an address that a threat list has. What the list knows of it is the list's word;
+//! MITRE ATT&CK T1071 (application layer protocol), which is what most lists of servers are about.
+//!
+//! **Method.** The kernel programs look both addresses of a flow up when it begins ([`crate::threat`]); here a
+//! connection with such a mark is told. One that a host inside began is about that host and the service, and
+//! severe where it was answered; one that a listed host began is about the listed host.
+//!
+//! Also finds: what a list is wrong about; `threats.allow` is for those.
+//!
+//! **Counts** connections. **Memory**: 4,096 connections that were counted already.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::memory::{Memory, Told};
+use super::{Detection, Detector, Evidence, Kind, Severity, Subject, View};
+use crate::flow::Record;
+use crate::kernel::FlowKey;
+
+const CONNECTIONS: usize = 4_096;
+
+pub(super) struct ListedAddress {
+    /// Of the lists, by number from 1.
+    names: Arc<[String]>,
+    /// When a connection that was counted began.
+    counted: Memory<FlowKey, Option<i64>>,
+    /// Of this epoch.
+    found: BTreeMap<Subject, Detection>,
+    /// Connections that were not told for want of room.
+    untold: u64,
+}
+
+impl ListedAddress {
+    pub(super) fn new(names: Arc<[String]>) -> Self {
+        Self { names, counted: Memory::new(CONNECTIONS), found: BTreeMap::new(), untold: 0 }
+    }
+
+    fn name(&self, list: u8) -> Option<&str> {
+        usize::from(list).checked_sub(1).and_then(|place| self.names.get(place)).map(String::as_str)
+    }
+
+    fn evidence(&self, record: &Record) -> Evidence {
+        let sides = [(record.listed.src, record.key.src), (record.listed.dst, record.key.dst)];
+        let listed = || sides.iter().filter_map(|(list, address)| Some((self.name(*list)?, *address)));
+        Evidence::default()
+            .with_all("list", listed().map(|(name, _)| name))
+            .with_all("listed", listed().map(|(_, address)| address))
+    }
+}
+
+impl Detector for ListedAddress {
+    fn record(&mut self, record: &Record, view: &View<'_>) {
+        if !record.listed.is_listed()
+            || self.counted.entry(record.key).replace(record.start_ns) == Some(record.start_ns)
+        {
+            return;
+        }
+        let key = &record.key;
+        let began_inside = view.networks.internal(key.src);
+        let answered = record.packets > 0 && record.reverse_packets > 0;
+        let severity = match (began_inside, answered) {
+            (true, true) => Severity::High,
+            (true, false) | (false, true) => Severity::Medium,
+            // The Internet knocks on every door.
+            (false, false) => Severity::Low,
+        };
+        let subject = if began_inside { Subject::of(key) } else { Subject::Address(key.src) };
+        let evidence = self.evidence(record);
+        if let Some(found) = self.found.get_mut(&subject) {
+            found.first_ns = found.first_ns.min(record.first_ns);
+            found.last_ns = found.last_ns.max(record.last_ns);
+            found.severity = found.severity.max(severity);
+            found.count += 1;
+            found.evidence.join(evidence);
+            return;
+        }
+        if self.found.len() >= CONNECTIONS {
+            self.untold += 1;
+            return;
+        }
+        let told = Told { first_ns: record.first_ns, last_ns: record.last_ns, count: 1 };
+        let found = Detection::new(Kind::ListedAddress, severity, subject.clone(), told, evidence);
+        self.found.insert(subject, found);
+    }
+
+    fn tell(&mut self, _: &View<'_>, found: &mut Vec<Detection>) {
+        found.extend(std::mem::take(&mut self.found).into_values());
+    }
+
+    fn kind(&self) -> Kind {
+        Kind::ListedAddress
+    }
+
+    fn forgotten(&self) -> u64 {
+        self.counted.forgotten() + self.untold
+    }
+}
