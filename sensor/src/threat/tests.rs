@@ -125,7 +125,7 @@ fn threats(folder: &Path, lists: Vec<List>) -> Threats {
 async fn i7_a_refresh_that_fails_in_any_way_leaves_the_list_whole() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("list.txt");
-    let good: String = (0..40).map(|host| format!("192.0.2.{}\n", host * 2)).collect();
+    let good = (0..40).map(|host| format!("192.0.2.{}\n", host * 2)).collect::<Vec<_>>().concat();
     fs::write(&file, &good).expect("it is written");
     let own = List { file: Some(file.clone()), ..list("own") };
     let site = Site::start(&threats(folder.path(), vec![own]));
@@ -136,7 +136,8 @@ async fn i7_a_refresh_that_fails_in_any_way_leaves_the_list_whole() {
 
     let tiny = "192.0.2.1\n".to_owned();
     let page = "<html>\n<body>503</body>\n</html>\n".to_owned();
-    let many: String = (0..2000).map(|host| format!("10.0.{}.{}\n", host / 256, host % 256)).collect();
+    let many = (0..2000).map(|host| format!("10.0.{}.{}\n", host / 256, host % 256));
+    let many = many.collect::<Vec<_>>().concat();
     for (bad, says) in [
         (Some(tiny.clone()), "shrunk"),
         (Some(String::new()), "shrunk"),
