@@ -10,6 +10,7 @@ pub mod capture;
 pub mod cli;
 pub mod config;
 pub mod detect;
+pub mod enrich;
 pub mod flow;
 pub mod health;
 pub mod kernel;

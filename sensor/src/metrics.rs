@@ -231,6 +231,9 @@ metrics! {
 
     /// Reloads of the configuration, by result: applied, refused
     reloads: counters["result"] = "config_reloads_total";
+
+    /// Readings of country and ASN databases, by result: read, failed
+    place_reads: counters["result"] = "place_database_reads_total";
 }
 
 /// The label of a direction.

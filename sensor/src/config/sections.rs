@@ -30,6 +30,7 @@ pub struct Config {
     pub control_plane: Option<ControlPlane>,
     pub spool: Spool,
     pub shipping: Shipping,
+    pub places: Places,
     pub metrics: Metrics,
     pub log: Log,
 }
@@ -112,6 +113,15 @@ pub struct Rule {
     pub ports: Option<Ports>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocol: Option<Protocol>,
+}
+
+/// Where addresses are.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Places {
+    /// Country, city and ASN databases in MaxMind's format; the first that tells a field wins. A file that is
+    /// replaced is read again.
+    pub databases: Vec<PathBuf>,
 }
 
 /// The table of connections that are remembered between epochs.
@@ -247,6 +257,7 @@ impl Default for Config {
             control_plane: None,
             spool: Spool::default(),
             shipping: Shipping::default(),
+            places: Places::default(),
             metrics: Metrics::default(),
             log: Log::default(),
         }

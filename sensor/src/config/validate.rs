@@ -12,6 +12,9 @@ use crate::kernel;
 pub(super) const MAX_POINTS: u16 = 254;
 const MAX_INTERFACES: usize = (MAX_POINTS / 2) as usize;
 
+/// Each is asked for both addresses of every flow.
+const MAX_DATABASES: usize = 8;
+
 /// Notes everything that is out of bounds.
 pub(super) fn problems(config: &Config, problems: &mut Vec<Problem>) {
     let mut check = Check { problems };
@@ -47,6 +50,10 @@ pub(super) fn problems(config: &Config, problems: &mut Vec<Problem>) {
     config.detect.problems(&mut check);
     pins(&config.pins, &mut check);
     super::threats::check(&config.threats, &mut check);
+    let databases = config.places.databases.len();
+    check.that(databases <= MAX_DATABASES, "places.databases", || {
+        format!("has {databases} files; {MAX_DATABASES} are allowed")
+    });
     if let Some(control_plane) = &config.control_plane {
         destination(control_plane, &mut check);
     }

@@ -1,0 +1,67 @@
+//! What makes counts into answers: where addresses are.
+//!
+//! Called by the pipeline between merge and detection, with the records of an epoch. [`Enricher`] is the one
+//! owner of what is looked up; it adds to records and never changes a count.
+
+mod places;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::flow::{Context, Record};
+use crate::metrics::Metrics;
+
+pub use places::{Places, PlacesError};
+
+/// How often files are looked at for a newer one.
+const REFRESH: Duration = Duration::from_secs(30);
+
+/// All sources of context.
+pub struct Enricher {
+    places: Places,
+    refreshed: Option<Instant>,
+    metrics: Arc<Metrics>,
+}
+
+impl Enricher {
+    #[must_use]
+    pub fn new(places: Places, metrics: Arc<Metrics>) -> Self {
+        Self { places, refreshed: None, metrics }
+    }
+
+    /// Adds what is known to each record. Takes what files need to be read.
+    pub fn enrich(&mut self, records: &mut [Record]) {
+        self.refresh();
+        if self.places.is_empty() {
+            return;
+        }
+        for record in records {
+            let (src_place, dst_place) = (self.places.of(record.key.src), self.places.of(record.key.dst));
+            if src_place.is_none() && dst_place.is_none() {
+                continue;
+            }
+            let context: &mut Context = record.context.get_or_insert_default();
+            (context.src_place, context.dst_place) = (src_place, dst_place);
+        }
+    }
+
+    fn refresh(&mut self) {
+        if self.refreshed.is_some_and(|at| at.elapsed() < REFRESH) {
+            return;
+        }
+        self.refreshed = Some(Instant::now());
+        for told in self.places.refresh() {
+            let result = match told {
+                Ok(path) => {
+                    tracing::info!(path = %path.display(), "place database read");
+                    "read"
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "place database not read; what was read before is still used");
+                    "failed"
+                }
+            };
+            self.metrics.place_reads.with_label_values(&[result]).inc();
+        }
+    }
+}
