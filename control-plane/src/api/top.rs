@@ -12,7 +12,7 @@ use super::params::{FromParams, Params, Query};
 use super::render::{self, Sums};
 use super::window::{Compare, CompareParams, FilterParams};
 use super::{ApiError, AppState};
-use crate::ingest::rollup::Dimension;
+use crate::ingest::rollup::{self, Dimension};
 use crate::store::filter::Filter;
 use crate::store::top::{self, Choice, Metric};
 
@@ -24,6 +24,9 @@ const DIMENSIONS: &[(&str, Dimension)] = &[
     ("pair", Dimension::Pair),
     ("port", Dimension::Service),
     ("protocol", Dimension::Protocol),
+    ("name", Dimension::Domain),
+    ("country", Dimension::Country),
+    ("asn", Dimension::System),
 ];
 const METRICS: &[(&str, Metric)] =
     &[("octets", Metric::Octets), ("packets", Metric::Packets), ("flows", Metric::Flows)];
@@ -32,8 +35,9 @@ const METRICS: &[(&str, Metric)] =
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct RankParams {
-    /// `source`, `destination`, `pair`, `port` (the responder's, with its protocol) or `protocol`
-    #[param(value_type = Option<String>, default = "source", example = "pair", pattern = "^(source|destination|pair|port|protocol)$")]
+    /// `source`, `destination`, `pair`, `port` (the responder's, with its protocol), `protocol`, or whom flows were
+    /// with: `name`, `country`, `asn` of the responder, where they are known
+    #[param(value_type = Option<String>, default = "source", example = "pair", pattern = "^(source|destination|pair|port|protocol|name|country|asn)$")]
     pub by: Option<Dimension>,
     /// `octets`, `packets` (both directions together) or `flows`
     #[param(value_type = Option<String>, default = "octets", example = "octets", pattern = "^(octets|packets|flows)$")]
@@ -127,6 +131,20 @@ pub struct Item {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = 443)]
     pub port: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "www.example.org")]
+    pub name: Option<String>,
+    /// ISO 3166-1 alpha-2
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "NL")]
+    pub country: Option<String>,
+    /// Autonomous system
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = 64496)]
+    pub asn: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "Example Hosting")]
+    pub organisation: Option<String>,
     #[serde(flatten)]
     pub sums: Sums,
     /// With `compare=previous`: the same entry in the window before, 0 where it was not there
@@ -136,7 +154,7 @@ pub struct Item {
 
 /// Top talkers
 ///
-/// The largest sources, destinations, pairs, ports or protocols of the window. Where `from` and `to` are given,
+/// The largest sources, destinations, pairs, ports, protocols, names, countries or systems of the window. Where `from` and `to` are given,
 /// the answer has an `ETag` that changes with the flows of the window.
 #[utoipa::path(
     get,
@@ -191,11 +209,16 @@ async fn ranking(state: &AppState, params: &TopParams, filter: &Filter) -> Resul
             let previous = previous.as_ref().map(|previous| {
                 previous.items.iter().find(same).map_or_else(Sums::default, |other| Sums::from(other.sums))
             });
+            let number = |of: Dimension| item.number.filter(|_| dimension == of);
             Item {
                 src: item.src.map(|src| src.to_string()),
                 dst: item.dst.map(|dst| dst.to_string()),
                 protocol: item.protocol,
-                port: item.port,
+                port: number(Dimension::Service),
+                country: number(Dimension::Country).map(rollup::number::country),
+                asn: number(Dimension::System).map(rollup::number::system),
+                organisation: item.name.clone().filter(|_| dimension == Dimension::System),
+                name: item.name.filter(|_| dimension == Dimension::Domain),
                 sums: Sums::from(item.sums),
                 previous,
             }

@@ -188,12 +188,13 @@ impl Ingest {
         if batch.flows.is_empty() {
             wanted.clear();
         }
-        let domain_ids = self.dictionary.resolve(&self.pool, &batch.context).await?;
+        let domain_ids: Arc<[i32]> = self.dictionary.resolve(&self.pool, &batch.context).await?.into();
         for attempt in 0.. {
             partitions::ensure(&self.pool, &self.known, &wanted).await?;
             let rollup = {
                 let (batch, keys) = (Arc::clone(batch), self.settings.rollup_keys);
-                tokio::task::spawn_blocking(move || rollup::of_batch(&batch, keys))
+                let domain_ids = Arc::clone(&domain_ids);
+                tokio::task::spawn_blocking(move || rollup::of_batch(&batch, &domain_ids, keys))
             };
             let rollup =
                 async { rollup.await.map_err(|_| StoreError::Unavailable("a rollup failed".to_owned())) };

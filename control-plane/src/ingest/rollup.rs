@@ -1,4 +1,5 @@
-//! The sums of one batch, by source, destination, pair, service and protocol.
+//! The sums of one batch, by source, destination, pair, service and protocol; and by the domain, country and
+//! autonomous system of the responder, where they are known.
 //!
 //! They are made in memory while Postgres takes the rows, so the rollup tables cost a few hundred
 //! upserts a batch and no second look at the rows. A flood of a million addresses must not become a
@@ -23,6 +24,9 @@ pub enum Dimension {
     Pair = 3,
     Service = 4,
     Protocol = 5,
+    Domain = 6,
+    Country = 7,
+    System = 8,
 }
 
 /// An address as the wire has it.
@@ -39,12 +43,42 @@ pub struct Key {
     pub src: Option<Address>,
     pub dst: Option<Address>,
     pub protocol: Option<u8>,
-    pub port: Option<u16>,
+    /// The responder's port, or the [`number`] of a domain, a country or a system, as the dimension has it.
+    pub number: Option<i32>,
+}
+
+/// What stands for a country or a system in a row.
+pub mod number {
+    /// A code of two ASCII letters; `None` for anything else.
+    #[must_use]
+    pub fn of_country(code: &str) -> Option<i32> {
+        let [first, second] = code.as_bytes() else { return None };
+        Some((i32::from(*first) << 8) | i32::from(*second))
+    }
+
+    /// The inverse of [`of_country`].
+    #[must_use]
+    pub fn country(number: i32) -> String {
+        [(number >> 8) as u8, number as u8].map(char::from).iter().collect()
+    }
+
+    /// `None` for 0, which says "not known", and for the last number, which no network has (RFC 7300) and
+    /// which would read as "any".
+    #[must_use]
+    pub fn of_system(asn: u32) -> Option<i32> {
+        (asn != 0 && asn != u32::MAX).then_some(asn as i32)
+    }
+
+    /// The inverse of [`of_system`].
+    #[must_use]
+    pub fn system(number: i32) -> i64 {
+        i64::from(number as u32)
+    }
 }
 
 impl Key {
     /// What a dimension did not name.
-    pub const OTHER: Self = Self { src: None, dst: None, protocol: None, port: None };
+    pub const OTHER: Self = Self { src: None, dst: None, protocol: None, number: None };
 }
 
 /// What is summed.
@@ -94,9 +128,9 @@ pub struct Row {
     pub sums: Sums,
 }
 
-/// The rows of a batch, in key order: writers that lock rows in one order cannot deadlock.
+/// The rows of a batch, whose names have these numbers, in key order: writers that lock rows in one order cannot deadlock.
 #[must_use]
-pub fn of_batch(batch: &Batch, keys: usize) -> Vec<Row> {
+pub fn of_batch(batch: &Batch, domain_ids: &[i32], keys: usize) -> Vec<Row> {
     let flows = &batch.flows;
     let source =
         |flow: &Flow| Address { ip_version: flow.ip_version, high: flow.src_high, low: flow.src_low };
@@ -120,7 +154,7 @@ pub fn of_batch(batch: &Batch, keys: usize) -> Vec<Row> {
     let service = |flow: &Flow| (flow.protocol as u8, flow.dst_port as u16);
     largest(&mut rows, Dimension::Service, keys, sum_by(flows, service), |(protocol, port)| Key {
         protocol: Some(protocol),
-        port: Some(port),
+        number: Some(i32::from(port)),
         ..Key::OTHER
     });
     let protocol = |flow: &Flow| flow.protocol as u8;
@@ -128,6 +162,17 @@ pub fn of_batch(batch: &Batch, keys: usize) -> Vec<Row> {
         protocol: Some(protocol),
         ..Key::OTHER
     });
+    let domain = |flow: &Flow| batch.context.name(flow).and_then(|(index, _)| domain_ids.get(index).copied());
+    let place = |flow: &Flow| batch.context.place(flow.dst_place);
+    let country = |flow: &Flow| place(flow).and_then(|place| number::of_country(&place.country));
+    let system = |flow: &Flow| place(flow).and_then(|place| number::of_system(place.asn));
+    if domain_ids.iter().any(|id| *id > 0) {
+        largest(&mut rows, Dimension::Domain, keys, known(flows, domain), numbered);
+    }
+    if !batch.context.places.is_empty() {
+        largest(&mut rows, Dimension::Country, keys, known(flows, country), numbered);
+        largest(&mut rows, Dimension::System, keys, known(flows, system), numbered);
+    }
     rows.sort_unstable_by_key(|row| (row.dimension, row.key));
     rows
 }
@@ -139,6 +184,16 @@ fn sum_by<K: Eq + std::hash::Hash>(flows: &[Flow], key: impl Fn(&Flow) -> K) -> 
         sums.entry(key(flow)).or_default().add(&Sums::of(flow));
     }
     sums.into_iter().collect()
+}
+
+/// The sums of the flows whose key is known.
+fn known(flows: &[Flow], key: impl Fn(&Flow) -> Option<i32>) -> Vec<(i32, Sums)> {
+    let sums = sum_by(flows, key);
+    sums.into_iter().filter_map(|(key, sums)| key.map(|key| (key, sums))).collect()
+}
+
+fn numbered(number: i32) -> Key {
+    Key { number: Some(number), ..Key::OTHER }
 }
 
 /// What keys compete by.
@@ -230,7 +285,7 @@ mod tests {
         let flows: Vec<Flow> =
             (0..5_000_u64).map(|i| flow(i * 7 % 1_999, i * 13 % 2_003, i * i % 4_099)).collect();
         let octets: u64 = flows.iter().map(|flow| flow.octets + flow.reverse_octets).sum();
-        let rows = of_batch(&batch(flows), 100);
+        let rows = of_batch(&batch(flows), &[], 100);
         for dimension in [
             Dimension::Source,
             Dimension::Destination,
@@ -249,7 +304,7 @@ mod tests {
     fn the_busiest_server_is_named_though_each_of_its_clients_is_small() {
         let mut flows: Vec<Flow> = (0..3_000).map(|i| flow(i, 1 << 20, 10)).collect();
         flows.extend((0..3_000).map(|i| flow(i, i, 11)));
-        let rows = of_batch(&batch(flows), 10);
+        let rows = of_batch(&batch(flows), &[], 10);
         let server = rows
             .iter()
             .find(|row| {
@@ -261,7 +316,7 @@ mod tests {
 
     #[test]
     fn rows_come_in_key_order_and_no_key_twice() {
-        let rows = of_batch(&batch((0..999).map(|i| flow(i % 97, i % 89, i)).collect()), 20);
+        let rows = of_batch(&batch((0..999).map(|i| flow(i % 97, i % 89, i)).collect()), &[], 20);
         assert!(
             rows.windows(2)
                 .all(|pair| { (pair[0].dimension, pair[0].key) < (pair[1].dimension, pair[1].key) })

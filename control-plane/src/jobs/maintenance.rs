@@ -122,10 +122,11 @@ impl Maintenance {
         Ok(())
     }
 
-    /// Domains that no flow can refer to any more: the last batch that used one came two days before the last
-    /// flow that is kept began, and a window lies at most a day ahead.
+    /// Domains that no flow and no rollup can refer to any more: the last batch that used one came two days
+    /// before the last window that is kept, and a window lies at most a day ahead.
     async fn forget_domains(&self, now: Timestamp) -> Result<(), StoreError> {
-        let end = days_before(now, self.retention.flows_days + 2);
+        let Retention { flows_days, rollup_1m_days, rollup_1h_days, .. } = self.retention;
+        let end = days_before(now, flows_days.max(rollup_1m_days).max(rollup_1h_days) + 2);
         let deleted = dictionary::forget_before(&self.pool, end).await?;
         if deleted > 0 {
             tracing::info!(rows = deleted, "domains deleted: no flow refers to them");

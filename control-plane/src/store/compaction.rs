@@ -96,20 +96,20 @@ async fn trim(pool: &Pool, partition: &str, buckets: &[Bucket], keys: usize) -> 
                     row_number() OVER (bucket_of ORDER BY flows DESC) AS by_flows
              FROM unnest($1::timestamptz[], $2::integer[]) AS closed (bucket, sensor_id)
              JOIN {partition} AS rollup USING (bucket, sensor_id)
-             WHERE dimension IN (1, 2, 3, 4)
-               AND NOT (src = '::/0' AND dst = '::/0' AND protocol = -1 AND port = -1)
+             WHERE dimension IN (1, 2, 3, 4, 6, 7, 8)
+               AND NOT (src = '::/0' AND dst = '::/0' AND protocol = -1 AND number = -1)
              WINDOW bucket_of AS (PARTITION BY dimension, bucket, sensor_id)
          ), gone AS (
              DELETE FROM {partition} AS small USING ranked
              WHERE by_octets > $3 AND by_packets > $4 AND by_flows > $4 AND small.ctid = ranked.place
              RETURNING small.*
          ), pooled AS (
-             INSERT INTO {partition} AS other (bucket, sensor_id, dimension, src, dst, protocol, port,
+             INSERT INTO {partition} AS other (bucket, sensor_id, dimension, src, dst, protocol, number,
                                                flows, packets, octets, reverse_packets, reverse_octets)
              SELECT bucket, sensor_id, dimension, '::/0', '::/0', -1, -1, sum(flows), sum(packets),
                     sum(octets), sum(reverse_packets), sum(reverse_octets)
              FROM gone GROUP BY dimension, bucket, sensor_id ORDER BY dimension, bucket, sensor_id
-             ON CONFLICT (dimension, bucket, sensor_id, src, dst, protocol, port) DO UPDATE SET
+             ON CONFLICT (dimension, bucket, sensor_id, src, dst, protocol, number) DO UPDATE SET
                  flows = other.flows + EXCLUDED.flows,
                  packets = other.packets + EXCLUDED.packets,
                  octets = other.octets + EXCLUDED.octets,

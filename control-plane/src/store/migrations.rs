@@ -44,6 +44,7 @@ pub const MIGRATIONS: &[Migration] = &[
     migration!(60, "0060", "jobs"),
     migration!(80, "0080", "detections"),
     migration!(90, "0090", "names"),
+    migration!(91, "0091", "rollups_by_name"),
 ];
 
 /// Advisory lock of whoever changes the schema: "weir" in ASCII, then 1.

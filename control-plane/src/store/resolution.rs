@@ -64,7 +64,7 @@ pub(super) fn push_pieces(sql: &mut Sql, pieces: &[Piece], dimension: Dimension,
         // `write!` to a String cannot fail.
         let _ = write!(
             sql.text,
-            "SELECT bucket, src, dst, protocol, port, flows, packets, octets, reverse_packets, reverse_octets
+            "SELECT bucket, src, dst, protocol, number, flows, packets, octets, reverse_packets, reverse_octets
              FROM {table} WHERE dimension = {dimension} AND bucket >= {from} AND bucket < {to}"
         );
         if let Some(sensor_id) = filter.sensor_id {

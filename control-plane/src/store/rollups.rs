@@ -18,14 +18,14 @@ macro_rules! upsert {
         concat!(
             "INSERT INTO ",
             $table,
-            " (bucket, sensor_id, dimension, src, dst, protocol, port,
+            " (bucket, sensor_id, dimension, src, dst, protocol, number,
                  flows, packets, octets, reverse_packets, reverse_octets)
              SELECT date_trunc('",
             $unit,
             "', to_timestamp($1::bigint / 1000000)), $2, *
              FROM unnest($3::smallint[], $4::inet[], $5::inet[], $6::smallint[], $7::integer[],
                          $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[])
-             ON CONFLICT (dimension, bucket, sensor_id, src, dst, protocol, port) DO UPDATE SET
+             ON CONFLICT (dimension, bucket, sensor_id, src, dst, protocol, number) DO UPDATE SET
                  flows = ",
             $table,
             ".flows + EXCLUDED.flows,
@@ -59,7 +59,7 @@ pub(super) async fn add(
     let src = column(rows, |row| Inet(row.key.src));
     let dst = column(rows, |row| Inet(row.key.dst));
     let protocol = column(rows, |row| row.key.protocol.map_or(ANY, i16::from));
-    let port = column(rows, |row| row.key.port.map_or(i32::from(ANY), i32::from));
+    let number = column(rows, |row| row.key.number.unwrap_or(i32::from(ANY)));
     let flows = column(rows, |row| row.sums.flows as i64);
     let packets = column(rows, |row| row.sums.packets as i64);
     let octets = column(rows, |row| row.sums.octets as i64);
@@ -74,7 +74,7 @@ pub(super) async fn add(
             &src,
             &dst,
             &protocol,
-            &port,
+            &number,
             &flows,
             &packets,
             &octets,

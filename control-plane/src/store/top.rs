@@ -1,9 +1,10 @@
-//! The largest sources, destinations, pairs, services and protocols of a window.
+//! The largest sources, destinations, pairs, services, protocols, domains, countries and systems of a window.
 //!
 //! Rows are exact and rollups are quick. A window with few rows, or a filter that rollups cannot answer,
 //! is counted from the rows; any other from the rollups, whose smallest keys are pooled (see
 //! `ingest::rollup`).
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
@@ -42,7 +43,10 @@ pub struct Item {
     pub src: Option<IpAddr>,
     pub dst: Option<IpAddr>,
     pub protocol: Option<i16>,
-    pub port: Option<i32>,
+    /// The responder's port, or what stands for a domain, a country or a system (`ingest::rollup::number`).
+    pub number: Option<i32>,
+    /// A domain's name, or who runs a system.
+    pub name: Option<String>,
     pub sums: Sums,
 }
 
@@ -50,7 +54,8 @@ impl Item {
     /// Whether both stand for the same source, pair, or whatever was asked for.
     #[must_use]
     pub fn has_key_of(&self, other: &Self) -> bool {
-        (self.src, self.dst, self.protocol, self.port) == (other.src, other.dst, other.protocol, other.port)
+        (self.src, self.dst, self.protocol, self.number)
+            == (other.src, other.dst, other.protocol, other.number)
     }
 }
 
@@ -89,8 +94,18 @@ fn keys(dimension: Dimension) -> Keys {
         Dimension::Source => (&["src"], "src", "src <> '::/0'"),
         Dimension::Destination => (&["dst"], "dst", "dst <> '::/0'"),
         Dimension::Pair => (&["src", "dst"], "src, dst", "src <> '::/0'"),
-        Dimension::Service => (&["protocol", "port"], "protocol, dst_port AS port", "protocol >= 0"),
+        Dimension::Service => (&["protocol", "number"], "protocol, dst_port AS number", "protocol >= 0"),
         Dimension::Protocol => (&["protocol"], "protocol", "protocol >= 0"),
+        Dimension::Domain => (&["number"], "coalesce(domain_id, -1) AS number", "number <> -1"),
+        Dimension::Country => (
+            &["number"],
+            "coalesce(ascii(left(dst_country, 1)) * 256 + ascii(right(dst_country, 1)), -1) AS number",
+            "number <> -1",
+        ),
+        // The 32 bits as a signed number.
+        Dimension::System => {
+            (&["number"], "coalesce(dst_asn::bit(32)::integer, -1) AS number", "number <> -1")
+        }
     };
     Keys { columns, flow_columns, named }
 }
@@ -109,16 +124,37 @@ pub async fn top(
     let work = async {
         let lease = pool.begin(Class::Query, Isolation::Snapshot, "flows_top").await?;
         let result = async {
-            if rollups_answer && rows_about(&lease, filter, minutes_since).await? > EXACT_ROWS {
-                from_rollups(&lease, filter, dimension, metric, choice, minutes_since).await
+            let mut top = if rollups_answer && rows_about(&lease, filter, minutes_since).await? > EXACT_ROWS {
+                from_rollups(&lease, filter, dimension, metric, choice, minutes_since).await?
             } else {
-                from_rows(&lease, filter, dimension, metric, choice).await
-            }
+                from_rows(&lease, filter, dimension, metric, choice).await?
+            };
+            name(&lease, dimension, &mut top.items).await?;
+            Ok(top)
         }
         .await;
         lease.finish(result).await
     };
     pool.within(Class::Query, work).await
+}
+
+/// The names of the entries that have some.
+async fn name(lease: &Lease<'_>, dimension: Dimension, items: &mut [Item]) -> Result<(), StoreError> {
+    let sql = match dimension {
+        Dimension::Domain => "SELECT domain_id, name FROM domain WHERE domain_id = ANY ($1)",
+        Dimension::System => {
+            "SELECT asn::bit(32)::integer, organisation FROM autonomous_system
+             WHERE asn::bit(32)::integer = ANY ($1)"
+        }
+        _ => return Ok(()),
+    };
+    let numbers: Vec<i32> = items.iter().filter_map(|item| item.number).collect();
+    let rows = lease.client().query_typed(sql, &[(&numbers, Type::INT4_ARRAY)]).await?;
+    let names: HashMap<i32, String> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    for item in items {
+        item.name = item.number.and_then(|number| names.get(&number).cloned());
+    }
+    Ok(())
 }
 
 /// How many rows the window has, by the rollups.
@@ -154,8 +190,9 @@ async fn from_rows(
     let _ = write!(
         sql.text,
         ", totals AS (SELECT {} FROM keyed),
-         largest AS (SELECT *, {rank} AS rank FROM keyed {join} {order})",
+         largest AS (SELECT *, {rank} AS rank FROM keyed {join} WHERE {} {order})",
         totals(),
+        keys.named,
     );
     push_answer(&mut sql, &columns);
     let rows = lease.client().query_typed(&sql.text, &sql.parameters()).await?;
@@ -224,7 +261,7 @@ fn push_choice(sql: &mut Sql, keys: &Keys, choice: Choice<'_>) -> (String, Strin
             "protocol" => {
                 sql.bind(items.iter().map(|item| item.protocol).collect::<Vec<_>>(), Type::INT2_ARRAY)
             }
-            _ => sql.bind(items.iter().map(|item| item.port).collect::<Vec<_>>(), Type::INT4_ARRAY),
+            _ => sql.bind(items.iter().map(|item| item.number).collect::<Vec<_>>(), Type::INT4_ARRAY),
         })
         .collect();
     let join = format!("JOIN unnest({}) AS chosen ({columns}) USING ({columns})", arrays.join(", "));
@@ -279,7 +316,8 @@ fn answer(rows: &[Row], keys: &Keys, exact: bool, from: Timestamp, to: Timestamp
                 src: place("src").map(|at| row.get(at)),
                 dst: place("dst").map(|at| row.get(at)),
                 protocol: place("protocol").map(|at| row.get(at)),
-                port: place("port").map(|at| row.get(at)),
+                number: place("number").map(|at| row.get(at)),
+                name: None,
                 sums: sums(row, 5),
             }
         })

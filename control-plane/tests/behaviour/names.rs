@@ -67,6 +67,51 @@ async fn s3_flows_are_chosen_by_name_and_place() {
     assert_eq!(refused.status(), 400);
 }
 
+/// A1, P5: whom flows were with, from the rows and, where a window has too many of them, from the rollups.
+#[tokio::test(flavor = "multi_thread")]
+async fn a1_rankings_by_name_country_and_system() {
+    let plane = Plane::start().await;
+    let token = plane.sensor("edge-1").await;
+    let mut sent = named(1);
+    plane.store(&token, &sent).await;
+    let question = async |by: &str| {
+        let top = plane.json(&format!("/api/v1/flows/top?by={by}&metric=flows")).await;
+        let keys = ["name", "country", "asn", "organisation", "flows"];
+        let row = |item: &Value| keys.map(|key| item[key].clone()).to_vec();
+        let items: Vec<Vec<Value>> = top["items"].as_array().expect("a list").iter().map(row).collect();
+        (items, top["exact"].clone(), top["other"]["flows"].clone(), top["total"]["flows"].clone())
+    };
+    let none = Value::Null;
+    let by_name = |times: u64| {
+        vec![
+            vec![json!("api.example.org"), none.clone(), none.clone(), none.clone(), json!(2 * times)],
+            vec![json!("cdn_1.example.net"), none.clone(), none.clone(), none.clone(), json!(times)],
+        ]
+    };
+    let place = |country: &str, flows: u64| {
+        vec![none.clone(), json!(country), none.clone(), none.clone(), json!(flows)]
+    };
+    let system = |asn: u32, flows: u64| {
+        let organisation = json!(format!("Network {asn}"));
+        vec![none.clone(), none.clone(), json!(asn), organisation, json!(flows)]
+    };
+    assert_eq!(question("name").await, (by_name(1), json!(true), json!(1), json!(4)));
+    assert_eq!(question("country").await.0, [place("DE", 2), place("NL", 1)]);
+    assert_eq!(question("asn").await.0, [system(64_497, 2), system(64_496, 1)]);
+
+    // More rows than are counted one by one.
+    let part = sent.flows.clone();
+    sent.flows = part.iter().cycle().take(40_000).cloned().collect();
+    for epoch in 1..=4 {
+        sent.epoch = epoch;
+        plane.store(&token, &sent).await;
+    }
+    let (named, exact, other, total) = question("name").await;
+    assert_eq!((named, exact, other, total), (by_name(40_001), json!(false), json!(40_001), json!(160_004)));
+    assert_eq!(question("country").await.0, [place("DE", 80_002), place("NL", 40_001)]);
+    assert_eq!(question("asn").await.0, [system(64_497, 80_002), system(64_496, 40_001)]);
+}
+
 /// I2: a name is one row, however many batches, sensors and repeats bring it.
 #[tokio::test(flavor = "multi_thread")]
 async fn i2_a_name_is_stored_once() {
@@ -144,6 +189,8 @@ async fn i8_domains_go_after_their_flows() {
     let plane = Plane::start_with(|config| {
         config.ingest.max_past_days = 1;
         config.retention.flows_days = 2;
+        config.retention.rollup_1m_days = 2;
+        config.retention.rollup_1h_days = 2;
     })
     .await;
     let token = plane.sensor("edge-1").await;
