@@ -17,11 +17,14 @@ use weir_wire::Direction;
 
 use crate::config::{Config, ConfigError, Connections};
 use crate::detect::Engine;
+use crate::enrich::{Enricher, Places};
 use crate::flow::{Limits, Merger};
 use crate::health::{self, Health};
 use crate::kernel::{Attachment, Datapath, Opened};
 use crate::metrics::Metrics;
-use crate::pipeline::{self, Drain, DrainError, Kernel, Merge, MergeError, Pace, Proof, Pulse, Steer, Stop};
+use crate::pipeline::{
+    self, Drain, DrainError, Kernel, Merge, MergeError, Pace, Proof, Pulse, Steer, Steps, Stop,
+};
 use crate::ship::{Acknowledged, Client, Courier, Outbox, OutboxClosed, Pacing, Status};
 use crate::spool::{Spool, socket};
 use crate::threat;
@@ -83,18 +86,21 @@ pub async fn run(config: Config, reload: Reload) -> anyhow::Result<()> {
     let drain = tokio::spawn(drain.run());
 
     let lists = config.threats.lists.iter().map(|list| list.name.clone()).collect();
-    let engine = Engine::new(&config.detect).with_lists(&config.detect, lists);
-    let stages = (Merger::new(limits(&config.connections)), engine);
+    let steps = Steps {
+        merger: Merger::new(limits(&config.connections)),
+        enricher: Enricher::new(Places::new(&config.places.databases), Arc::clone(&metrics)),
+        engine: Engine::new(&config.detect).with_lists(&config.detect, lists),
+    };
     let (courier, delivery, merge) = if let (Some(client), Some(spool)) = (client, &spool) {
         let (status, delivery) = watch::channel(Status::default());
         let pacing = Pacing::from(&config.shipping);
         let courier = Courier::new(spool.clone(), client, pacing, Arc::clone(&metrics), status, stopping);
-        let merge = spawn_merge(stages, handovers, spool.intake(), &metrics);
+        let merge = spawn_merge(steps, handovers, spool.intake(), &metrics);
         (Some(tokio::spawn(carry(courier))), Some(delivery), merge)
     } else {
         tracing::info!("no control_plane is configured: counts go to the metrics alone");
         let outbox = Acknowledged(Arc::clone(&metrics));
-        (None, None, spawn_merge(stages, handovers, outbox, &metrics))
+        (None, None, spawn_merge(steps, handovers, outbox, &metrics))
     };
     let health = Health {
         metrics: Arc::clone(&metrics),
@@ -228,12 +234,12 @@ fn limits(connections: &Connections) -> Limits {
 }
 
 fn spawn_merge<O: Outbox>(
-    (merger, engine): (Merger, Engine),
+    steps: Steps,
     handovers: mpsc::Receiver<pipeline::Handover>,
     outbox: O,
     metrics: &Arc<Metrics>,
 ) -> JoinHandle<Result<(), MergeError>> {
-    tokio::spawn(Merge::new(merger, engine, handovers, outbox, Arc::clone(metrics)).run())
+    tokio::spawn(Merge::new(steps, handovers, outbox, Arc::clone(metrics)).run())
 }
 
 async fn carry(mut courier: Courier) -> Result<(), OutboxClosed> {

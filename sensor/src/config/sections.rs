@@ -119,7 +119,7 @@ pub struct Rule {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Places {
-    /// Country, city and ASN databases in MaxMind's format; the first that tells a field wins. A file that is
+    /// Country, city and ASN databases in the MMDB format; the first that tells a field wins. A file that is
     /// replaced is read again.
     pub databases: Vec<PathBuf>,
 }

@@ -1,4 +1,4 @@
-//! Where addresses are: country and autonomous system, from databases in MaxMind's format.
+//! Where addresses are: country and autonomous system, from databases in the MMDB format.
 //!
 //! The files are the operator's and are replaced while the sensor runs. Each is read whole into memory and
 //! takes the old one's place in one step; one that cannot be read leaves the old one as it was (I7).
@@ -38,13 +38,18 @@ pub struct Places {
 
 struct Database {
     path: PathBuf,
-    /// The file as it was when it was last read or could not be; within, none is no file.
-    looked_at: Option<Option<Stamp>>,
+    looked_at: Look,
     reader: Option<Reader<Vec<u8>>>,
 }
 
-/// Tells a file from the one that takes its place.
-type Stamp = (SystemTime, u64);
+/// What was found when a database was last looked at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Look {
+    Never,
+    NoFile,
+    /// A file of this time and length, whether or not it could be read.
+    File(SystemTime, u64),
+}
 
 /// What databases of countries, cities and autonomous systems hold; other fields are left alone.
 #[derive(Deserialize)]
@@ -67,7 +72,7 @@ impl Places {
     #[must_use]
     pub fn new(paths: &[PathBuf]) -> Self {
         let databases =
-            paths.iter().map(|path| Database { path: path.clone(), looked_at: None, reader: None });
+            paths.iter().map(|path| Database { path: path.clone(), looked_at: Look::Never, reader: None });
         Self { databases: databases.collect(), shared: HashMap::new() }
     }
 
@@ -76,11 +81,11 @@ impl Places {
     pub fn refresh(&mut self) -> Vec<Result<&Path, PlacesError>> {
         let mut told = Vec::new();
         for database in &mut self.databases {
-            let stamp = stamp(&database.path);
-            if database.looked_at == Some(stamp) {
+            let look = look(&database.path);
+            if database.looked_at == look {
                 continue;
             }
-            database.looked_at = Some(stamp);
+            database.looked_at = look;
             told.push(read(&database.path).map(|reader| {
                 database.reader = Some(reader);
                 self.shared.clear();
@@ -134,9 +139,9 @@ fn fill(place: &mut Place, entry: &Entry<'_>) {
     }
 }
 
-fn stamp(path: &Path) -> Option<Stamp> {
-    let metadata = path.metadata().ok()?;
-    Some((metadata.modified().ok()?, metadata.len()))
+fn look(path: &Path) -> Look {
+    let Ok(metadata) = path.metadata() else { return Look::NoFile };
+    Look::File(metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH), metadata.len())
 }
 
 fn read(path: &Path) -> Result<Reader<Vec<u8>>, PlacesError> {

@@ -1,5 +1,5 @@
-//! The merge task: owns the connection table and the detectors, packs what they yield, and puts it into the
-//! outbox.
+//! The merge task: owns the connection table, what is looked up about addresses and the detectors, packs what
+//! they yield, and puts it into the outbox.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::Handover;
 use crate::detect::{Detection, Engine};
+use crate::enrich::Enricher;
 use crate::flow::{Merged, Merger};
 use crate::kernel::Drained;
 use crate::metrics::Metrics;
@@ -24,24 +25,25 @@ pub enum MergeError {
     Panicked,
 }
 
+/// What an epoch goes through, in this order.
+pub struct Steps {
+    pub merger: Merger,
+    pub enricher: Enricher,
+    pub engine: Engine,
+}
+
 /// The task.
 pub struct Merge<O> {
     /// Empty only while a blocking call has it.
-    stages: Option<(Merger, Engine)>,
+    steps: Option<Steps>,
     epochs: mpsc::Receiver<Handover>,
     outbox: O,
     metrics: Arc<Metrics>,
 }
 
 impl<O: Outbox> Merge<O> {
-    pub fn new(
-        merger: Merger,
-        engine: Engine,
-        epochs: mpsc::Receiver<Handover>,
-        outbox: O,
-        metrics: Arc<Metrics>,
-    ) -> Self {
-        Self { stages: Some((merger, engine)), epochs, outbox, metrics }
+    pub fn new(steps: Steps, epochs: mpsc::Receiver<Handover>, outbox: O, metrics: Arc<Metrics>) -> Self {
+        Self { steps: Some(steps), epochs, outbox, metrics }
     }
 
     /// Runs until the drain task has ended and its last epoch is in the outbox.
@@ -59,15 +61,16 @@ impl<O: Outbox> Merge<O> {
 
     /// Merges and packs an epoch where it disturbs no other task.
     async fn merge(&mut self, generation: Uuid, drained: Drained) -> Result<Vec<Packed>, MergeError> {
-        let (mut merger, mut engine) = self.stages.take().ok_or(MergeError::Panicked)?;
+        let mut steps = self.steps.take().ok_or(MergeError::Panicked)?;
         let (metrics, standing) = (Arc::clone(&self.metrics), self.outbox.standing());
         let done = tokio::task::spawn_blocking(move || {
             let started = Instant::now();
             let observed: u64 = drained.flows.iter().map(|flow| flow.packets).sum();
-            let merged = merger.merge(drained);
+            let mut merged = steps.merger.merge(drained);
             count(&merged, observed, &metrics);
-            metrics.connections.set(merger.connections() as i64);
-            let detections = detect(&mut engine, &merged, &metrics);
+            metrics.connections.set(steps.merger.connections() as i64);
+            steps.enricher.enrich(&mut merged.records);
+            let detections = detect(&mut steps.engine, &merged, &metrics);
             let packed = pack(&merged, &detections, generation, standing).unwrap_or_else(|error| {
                 // No limit that this crate knows of lets this happen; were it to, going on is the lesser loss.
                 let records = merged.records.len();
@@ -78,10 +81,10 @@ impl<O: Outbox> Merge<O> {
                 Vec::new()
             });
             metrics.merge_seconds.observe(started.elapsed().as_secs_f64());
-            ((merger, engine), packed)
+            (steps, packed)
         });
-        let (stages, packed) = done.await.map_err(|_| MergeError::Panicked)?;
-        self.stages = Some(stages);
+        let (steps, packed) = done.await.map_err(|_| MergeError::Panicked)?;
+        self.steps = Some(steps);
         Ok(packed)
     }
 }

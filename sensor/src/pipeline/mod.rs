@@ -14,7 +14,7 @@ mod source;
 mod tests;
 
 pub use drain::{Drain, DrainError, Pace, Pulse, Steer};
-pub use merge::{Merge, MergeError};
+pub use merge::{Merge, MergeError, Steps};
 pub use proof::Proof;
 pub use source::{Kernel, NoWakes, Past, PastError, Source, Stop, Wakes};
 

@@ -13,6 +13,7 @@ use weir_wire::{Direction, Totals};
 
 use super::*;
 use crate::detect::Engine;
+use crate::enrich::{Enricher, Places};
 use crate::flow::{Limits, Merger};
 use crate::kernel::{
     DrainFigures, FilterAction, FilterRule, FlowKey, FlowObservation, Listed, PointTotals, WakeReason, Wakeup,
@@ -240,8 +241,12 @@ fn start_over(fake: Fake, spooled: HashMap<Uuid, u64>, epoch: Duration, outbox: 
         idle_timeout: Duration::from_mins(1),
         closed_timeout: Duration::from_secs(1),
     };
-    let engine = Engine::new(&crate::config::Detect::default());
-    let merge = Merge::new(Merger::new(limits), engine, handovers, outbox, Arc::clone(&metrics));
+    let steps = Steps {
+        merger: Merger::new(limits),
+        enricher: Enricher::new(Places::new(&[]), Arc::clone(&metrics)),
+        engine: Engine::new(&crate::config::Detect::default()),
+    };
+    let merge = Merge::new(steps, handovers, outbox, Arc::clone(&metrics));
     Running {
         fake,
         wake,
