@@ -18,13 +18,16 @@ pub mod hosts;
 pub mod steady;
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use weir_testbed::Result;
 use weir_testbed::netns::{End, Namespace, Veth};
 use weir_testbed::postgres::{Options, Postgres};
+use weir_testbed::process::{Launch, Process};
+use weir_testbed::scratch::Scratch;
 use weir_testbed::weir::{ControlPlane, Ledger, Place, Programs, Sensor, Watch};
+use weir_testbed::{Error, Result};
 
 pub use expected::{Counted, Flows, captures, committed, truth};
 
@@ -81,6 +84,48 @@ impl Site {
         Sensor::start(&self.programs.sensor, watch, &url, &token, &Place::inside(member))
     }
 
+    /// Starts a sensor that was enrolled: its credential is where its environment says.
+    pub fn enrolled(&self, watch: &Watch, url: &str, member: &Namespace) -> Result<Sensor> {
+        Sensor::start(&self.programs.sensor, watch, url, "unused", &Place::inside(member))
+    }
+
+    /// The sensor's program, for its other commands.
+    #[must_use]
+    pub fn sensor_program(&self) -> &Path {
+        &self.programs.sensor
+    }
+
+    /// Another instance of the control plane on the same database, over TLS with a certificate of its own making.
+    pub fn secure(&self, port: u16) -> Result<Secure> {
+        let folder = Scratch::new("secure")?;
+        let config = folder.path().join("config.toml");
+        let state = folder.path().join("state");
+        let text = format!(
+            "listen = \"{CORE}:{port}\"\n[database]\nurl = \"{}\"\n[log]\nformat = \"text\"\n\
+             [tls]\nself_signed = true\nstate_folder = \"{}\"\n",
+            self.postgres.database_url(DATABASE),
+            state.display()
+        );
+        std::fs::write(&config, text).map_err(Error::io(format!("write {}", config.display())))?;
+        let listening = folder.path().join("address");
+        let mut process = Launch::new(&self.programs.control_plane)
+            .in_namespace(self.core.path())
+            .args(["serve", "--config"])
+            .arg(&config)
+            .arg("--listen-file")
+            .arg(&listening)
+            .spawn("weir-control-plane with TLS", folder.path().join("log"))?;
+        process.wait_until("it listens", GIVE_UP, || listening.exists())?;
+        let log = process.log();
+        let fingerprint = log.split("fingerprint=").nth(1).map(|rest| {
+            let digits = |char: &char| char.is_ascii_hexdigit();
+            rest.trim_start_matches('"').chars().take_while(digits).collect::<String>()
+        });
+        let fingerprint =
+            fingerprint.ok_or_else(|| Error::malformed("the log of an instance with TLS", log))?;
+        Ok(Secure { _process: process, url: format!("https://{CORE}:{port}"), fingerprint, _folder: folder })
+    }
+
     /// Runs SQL in the control plane's database; rows are lines, columns split by `|`.
     pub fn sql(&self, sql: &str) -> Result<String> {
         self.postgres.sql(DATABASE, sql)
@@ -123,6 +168,16 @@ impl Site {
             thread::sleep(POLL);
         }
     }
+}
+
+/// An instance of the control plane that speaks TLS.
+pub struct Secure {
+    // Declared before the folder: the process ends before its files go.
+    _process: Process,
+    pub url: String,
+    /// SHA-256 of its certificate.
+    pub fingerprint: String,
+    _folder: Scratch,
 }
 
 /// A wire between two members, without a stray frame on it.

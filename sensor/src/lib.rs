@@ -9,6 +9,7 @@
 pub mod capture;
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod detect;
 pub mod enrich;
 pub mod flow;

@@ -6,6 +6,7 @@
 mod access;
 mod check;
 mod detach;
+mod enroll;
 mod export;
 mod ledger;
 mod lists;
@@ -44,6 +45,10 @@ enum Command {
     Check(check::Arguments),
     /// Take the programs of a stopped sensor off all interfaces, with its tables
     Detach(detach::Arguments),
+    /// Make this host a sensor of a control plane, with a one-time token
+    Enroll(enroll::Enroll),
+    /// Replace this sensor's credential, without a gap
+    Rotate(enroll::Rotate),
     /// Run captures through the real kernel program and print what it counts
     Pcap(pcap::Arguments),
     /// Look into what waits for delivery: ls, stat, export, quarantine
@@ -62,6 +67,8 @@ impl Cli {
             Command::Run(arguments) => run::run(arguments),
             Command::Check(arguments) => check::run(&arguments),
             Command::Detach(arguments) => detach::run(&arguments),
+            Command::Enroll(arguments) => enroll::enroll(arguments),
+            Command::Rotate(arguments) => enroll::rotate(&arguments),
             Command::Pcap(arguments) => pcap::run(&arguments),
             Command::Spool(arguments) => spool::run(&arguments),
             Command::Ledger(arguments) => ledger::run(&arguments),

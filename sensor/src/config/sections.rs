@@ -302,7 +302,8 @@ impl Pins {
 }
 
 impl ControlPlane {
-    fn default_timeout() -> Period {
+    #[must_use]
+    pub fn default_timeout() -> Period {
         Period(Duration::from_secs(10))
     }
 }

@@ -19,7 +19,7 @@ mod parts;
 pub use answer::{Answer, Trouble};
 pub use backoff::Backoff;
 pub use breaker::{Breaker, BreakerState};
-pub use client::{Client, ClientError};
+pub use client::Client;
 pub use courier::{Courier, Pacing, Status};
 pub use outbox::{Acknowledged, Outbox, OutboxClosed};
 pub use parts::{PackError, Packed, pack};
