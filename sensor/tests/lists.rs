@@ -44,6 +44,9 @@ fn udp(src: &str, dst: &str) -> Vec<u8> {
     frame
 }
 
+/// A flow's source, the lists of its source and destination, and whether it is dropped.
+type Mark = (String, u8, u8, bool);
+
 /// Runs the frames, each so many times, and what the drain says of each flow: lists of source and destination,
 /// whether it drops.
 fn marks(
@@ -52,7 +55,7 @@ fn marks(
     prefixes: &[ListedPrefix],
     frames: &[Vec<u8>],
     times: usize,
-) -> (Drained, Vec<(String, u8, u8, bool)>, [u64; 2]) {
+) -> (Drained, Vec<Mark>, [u64; 2]) {
     let mut replay =
         Replay::through(program, settings, ReplayLink::Ethernet).expect("the program loads; needs root");
     replay.install(prefixes).expect("the trie is filled");
