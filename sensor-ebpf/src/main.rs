@@ -61,14 +61,15 @@ pub fn weir_tc_ingress(context: TcContext) -> i32 {
     tc(outline::tc(&context, Direction::Ingress))
 }
 
-/// Reads both kernel clocks into the control element. It is attached nowhere: the sensor runs it.
-#[xdp]
-pub fn weir_clock(_: XdpContext) -> u32 {
+/// Reads both kernel clocks into the control element. It is attached nowhere: the sensor runs it. A TC program,
+/// because each test run of an XDP program has the kernel patch its XDP dispatcher, on all CPUs.
+#[classifier]
+pub fn weir_clock(_: TcContext) -> i32 {
     if let Some(control) = maps::WEIR_CONTROL.get_ptr_mut(0) {
         // SAFETY: a map value; only this program writes the two words.
         clock::read_both(unsafe { &mut *control });
     }
-    xdp_action::XDP_PASS
+    TC_NEXT
 }
 
 #[panic_handler]

@@ -238,9 +238,10 @@ struct TestRun {
     duration: u32,
 }
 
-/// Runs a network program once, on an empty Ethernet frame.
+/// Runs a network program once, on an Ethernet frame of zeros. It has a payload, because kernels refuse to make
+/// an skb without one.
 pub fn run(program: BorrowedFd<'_>) -> io::Result<()> {
-    let frame = [0_u8; 14];
+    let frame = [0_u8; 64];
     let attributes = TestRun {
         prog_fd: program.as_raw_fd() as u32,
         data_size_in: frame.len() as u32,

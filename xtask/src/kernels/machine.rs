@@ -19,7 +19,7 @@ const POLL: Duration = Duration::from_millis(100);
 const TAIL: usize = 15;
 
 /// Boots the kernel and gives what the probe printed.
-pub fn run(kernel: &Kernel, initramfs: &Path) -> Result<String> {
+pub fn run(kernel: &Kernel, initramfs: &Path, cpus: u8) -> Result<String> {
     let folder = kernel.folder();
     let (console, probe) = (folder.join("console.log"), folder.join("probe.ndjson"));
     for file in [&console, &probe] {
@@ -33,7 +33,7 @@ pub fn run(kernel: &Kernel, initramfs: &Path) -> Result<String> {
         // newer kernels, which use it in their allocator, die of a double fault.
         // One CPU: with two, 5.10 sometimes stands still in this emulation, each CPU waiting for the other (seen
         // while a sensor drained beside a replay). What takes several CPUs is shown on the host.
-        .args(["-accel", "tcg", "-cpu", "max,-cx16", "-smp", "1", "-m", "640"])
+        .args(["-accel", "tcg", "-cpu", "max,-cx16", "-smp", &cpus.to_string(), "-m", "640"])
         .args(["-nodefaults", "-display", "none", "-no-reboot"])
         .arg("-kernel")
         .arg(kernel.image()?)

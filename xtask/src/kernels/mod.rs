@@ -35,6 +35,9 @@ pub struct Args {
     /// One JSON object a line instead of the table
     #[arg(long)]
     json: bool,
+    /// CPUs of each machine
+    #[arg(long, value_name = "N", default_value_t = CPUS, value_parser = clap::value_parser!(u8).range(1..=8))]
+    cpus: u8,
     /// Look for newer kernels than those that are kept
     #[arg(long)]
     refresh: bool,
@@ -43,13 +46,16 @@ pub struct Args {
 impl Args {
     /// As CI and `cargo xtask test` run it.
     pub fn standard() -> Self {
-        Self { kernel: Vec::new(), json: false, refresh: false }
+        Self { kernel: Vec::new(), json: false, cpus: CPUS, refresh: false }
     }
 }
 
 /// The stable releases that are supported, and the newest: clsact and no frags (5.10), clsact and frags
 /// (6.1), TCX and frags (6.12 on).
 const KERNELS: [&str; 4] = ["5.10", "6.1", "6.12", package::NEWEST];
+
+/// CPUs of a machine.
+const CPUS: u8 = 1;
 
 /// Machines that run at once.
 const AT_ONCE: usize = 2;
@@ -77,7 +83,7 @@ pub fn run(args: &Args) -> Result<()> {
     for some in kernels.chunks(AT_ONCE) {
         outcomes.extend(thread::scope(|scope| {
             let boots: Vec<_> =
-                some.iter().map(|(series, kernel)| scope.spawn(move || outcome(series, kernel))).collect();
+                some.iter().map(|(series, kernel)| scope.spawn(move || outcome(series, kernel, args.cpus))).collect();
             boots.into_iter().map(|boot| boot.join().expect("a boot does not panic")).collect::<Vec<_>>()
         }));
     }
@@ -97,9 +103,9 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 /// What became of one kernel, whatever became of it.
-fn outcome(series: &str, kernel: &Result<Kernel>) -> Outcome {
+fn outcome(series: &str, kernel: &Result<Kernel>, cpus: u8) -> Outcome {
     let ran = match kernel {
-        Ok(kernel) => initramfs::build(kernel).and_then(|initramfs| machine::run(kernel, &initramfs)),
+        Ok(kernel) => initramfs::build(kernel).and_then(|initramfs| machine::run(kernel, &initramfs, cpus)),
         Err(error) => {
             return Outcome::lost(series, format!("the kernel could not be had: {error:#}"));
         }
