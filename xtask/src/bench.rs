@@ -28,6 +28,9 @@ pub struct Args {
     /// One JSON object a line instead of tables
     #[arg(long)]
     json: bool,
+    /// With `kernel`: octets of payload in each packet
+    #[arg(long, value_name = "OCTETS")]
+    payload: Option<u16>,
     /// With `kernel`: measure this object's program as well
     #[arg(long, value_name = "FILE", requires = "program")]
     object: Option<PathBuf>,
@@ -53,8 +56,8 @@ enum Bench {
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    if args.object.is_some() && args.bench != Some(Bench::Kernel) {
-        anyhow::bail!("--object is for `cargo xtask bench kernel`");
+    if (args.object.is_some() || args.payload.is_some()) && args.bench != Some(Bench::Kernel) {
+        anyhow::bail!("--object and --payload are for `cargo xtask bench kernel`");
     }
     let all = [Bench::Kernel, Bench::Lists, Bench::Drain, Bench::Ingest, Bench::Query, Bench::Api];
     let benches = args.bench.as_ref().map_or(&all[..], std::slice::from_ref);
@@ -82,6 +85,9 @@ fn datapath(args: &Args, bench: &str) -> Result<Command> {
     cargo::run(cargo::cargo().args(["build", "--release", "--package", "weir-sensor", "--bin", PROGRAM]))?;
     let mut command = Command::new(cargo::programs(true).join(PROGRAM));
     command.arg(bench).args(args.json.then_some("--json"));
+    if let Some(octets) = args.payload {
+        command.arg("--payload").arg(octets.to_string());
+    }
     if let (Some(object), Some(program)) = (&args.object, &args.program) {
         command.arg("--object").arg(object).arg("--program").arg(program);
     }

@@ -31,8 +31,6 @@ pub fn run(kernel: &Kernel, initramfs: &Path, cpus: u8) -> Result<String> {
     let launch = Launch::new("qemu-system-x86_64")
         // Without cmpxchg16b: qemu 7.2 emulates it wrong now and then (it leaves the flags in disorder), and
         // newer kernels, which use it in their allocator, die of a double fault.
-        // One CPU: with two, 5.10 sometimes stands still in this emulation, each CPU waiting for the other (seen
-        // while a sensor drained beside a replay). What takes several CPUs is shown on the host.
         .args(["-accel", "tcg", "-cpu", "max,-cx16", "-smp", &cpus.to_string(), "-m", "640"])
         .args(["-nodefaults", "-display", "none", "-no-reboot"])
         .arg("-kernel")

@@ -54,8 +54,8 @@ impl Args {
 /// (6.1), TCX and frags (6.12 on).
 const KERNELS: [&str; 4] = ["5.10", "6.1", "6.12", package::NEWEST];
 
-/// CPUs of a machine.
-const CPUS: u8 = 1;
+/// CPUs of a machine: with one, nothing would ever run beside anything.
+const CPUS: u8 = 2;
 
 /// Machines that run at once.
 const AT_ONCE: usize = 2;
@@ -82,8 +82,10 @@ pub fn run(args: &Args) -> Result<()> {
     let mut outcomes = Vec::new();
     for some in kernels.chunks(AT_ONCE) {
         outcomes.extend(thread::scope(|scope| {
-            let boots: Vec<_> =
-                some.iter().map(|(series, kernel)| scope.spawn(move || outcome(series, kernel, args.cpus))).collect();
+            let boots: Vec<_> = some
+                .iter()
+                .map(|(series, kernel)| scope.spawn(move || outcome(series, kernel, args.cpus)))
+                .collect();
             boots.into_iter().map(|boot| boot.join().expect("a boot does not panic")).collect::<Vec<_>>()
         }));
     }
