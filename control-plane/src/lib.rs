@@ -10,6 +10,7 @@
 //! happened to whoever follows it. [`listener`] takes the connections; [`server`] puts the parts together.
 #![forbid(unsafe_code)]
 
+pub mod alerts;
 pub mod api;
 pub mod auth;
 pub mod backoff;
@@ -19,6 +20,7 @@ pub mod ingest;
 pub mod jobs;
 pub mod limits;
 pub mod listener;
+pub mod outbound;
 pub mod server;
 pub mod store;
 pub mod stream;

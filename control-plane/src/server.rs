@@ -9,6 +9,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
+use crate::alerts::Alerts;
 use crate::api::{self, AppState};
 use crate::auth::Auth;
 use crate::config::Config;
@@ -16,6 +17,7 @@ use crate::ingest::{Admission, Ingest};
 use crate::jobs::{Jobs, Maintenance};
 use crate::limits::Limits;
 use crate::listener::{self, Listener, Tls};
+use crate::outbound::Outbound;
 use crate::store::partitions::Known;
 use crate::store::{Pool, migrations, users};
 use crate::stream::Stream;
@@ -60,7 +62,9 @@ pub async fn start(config: &Config) -> anyhow::Result<Server> {
         metrics: Arc::clone(&metrics),
     };
     upkeep.make_ahead(jiff::Timestamp::now()).await.context("make the first partitions")?;
-    let (shared, own) = (upkeep.jobs(), vec![upkeep.gauges()]);
+    let outbound = Outbound::new(&config.outbound);
+    let alerts = Alerts::new(pool.clone(), outbound, config.alerts.clone(), Arc::clone(&metrics));
+    let (shared, own) = ([upkeep.jobs(), alerts.jobs()].concat(), vec![upkeep.gauges()]);
     let jobs = Jobs::new(pool.clone(), Arc::clone(&metrics), config.jobs.clone(), shared, own)
         .await
         .context("put the jobs on the board")?;

@@ -5,6 +5,7 @@
 //! not say who may call it does not compile.
 
 mod access;
+mod alerts;
 mod answers;
 mod audit;
 mod auth;
@@ -107,6 +108,9 @@ fn routes(state: Option<&AppState>) -> Routes {
     let judge_detections = Access::Role(Role::Operator, Scope::Detections);
     let users = Access::Role(Role::Admin, Scope::Users);
     let audit = Access::Role(Role::Admin, Scope::Audit);
+    let alerts = Access::Role(Role::Viewer, Scope::Alerts);
+    let change_alerts = Access::Role(Role::Operator, Scope::Alerts);
+    let change_receivers = Access::Role(Role::Admin, Scope::Alerts);
     let operations = Access::Role(Role::Operator, Scope::Operations);
     let documentation = Access::Role(Role::Viewer, Scope::Documentation);
     let own = Access::Person(Role::Viewer);
@@ -151,6 +155,19 @@ fn routes(state: Option<&AppState>) -> Routes {
         .add(change_sensors, routes!(sensors::place))
         .add(change_sensors, routes!(sensors::revoke))
         .add(change_sensors, routes!(sensors::remove))
+        .add(alerts, routes!(alerts::list))
+        .add(alerts, routes!(alerts::rules::list))
+        .add(change_alerts, routes!(alerts::rules::add))
+        .add(alerts, routes!(alerts::rules::get))
+        .add(change_alerts, routes!(alerts::rules::change))
+        .add(change_alerts, routes!(alerts::rules::remove))
+        .add(alerts, routes!(alerts::silences::list))
+        .add(change_alerts, routes!(alerts::silences::add))
+        .add(change_alerts, routes!(alerts::silences::end))
+        .add(change_alerts, routes!(alerts::receivers::list))
+        .add(change_receivers, routes!(alerts::receivers::add))
+        .add(change_receivers, routes!(alerts::receivers::remove))
+        .add(change_alerts, routes!(alerts::deliveries::list))
         .add(operations, routes!(jobs::list))
         .add(operations, routes!(jobs::runs))
         .add(operations, routes!(jobs::run))

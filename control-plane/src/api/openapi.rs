@@ -20,6 +20,7 @@ use super::routes::{ADMIN_TOKEN, MACHINE, SENSOR, SESSION};
     (name = "tokens", description = "API tokens of machines"),
     (name = "users", description = "Who may log in"),
     (name = "audit", description = "Who changed what"),
+    (name = "alerts", description = "What is watched for, what fires, and who is told"),
     (name = "operations", description = "What the server does by itself"),
     (name = "health", description = "For probes and Prometheus; open to all"),
     (name = "documentation", description = "This document"),

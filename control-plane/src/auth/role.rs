@@ -45,6 +45,8 @@ pub enum Scope {
     Detections,
     Users,
     Audit,
+    /// Rules, silences, receivers
+    Alerts,
     /// Background jobs and erasures
     Operations,
     Documentation,
@@ -57,6 +59,7 @@ impl Scope {
         Self::Detections,
         Self::Users,
         Self::Audit,
+        Self::Alerts,
         Self::Operations,
         Self::Documentation,
     ];
@@ -69,6 +72,7 @@ impl Scope {
             Self::Detections => "detections",
             Self::Users => "users",
             Self::Audit => "audit",
+            Self::Alerts => "alerts",
             Self::Operations => "operations",
             Self::Documentation => "documentation",
         }

@@ -3,6 +3,7 @@
 //! Built by [`load`] from a TOML file, the environment and flags, in that order, the later one winning.
 //! A [`Config`] that exists has passed [`Config::validate`]; nothing else checks settings again.
 
+mod alerts;
 mod jobs;
 mod limits;
 mod load;
@@ -18,6 +19,7 @@ use std::time::Duration;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
 
+pub use alerts::{Alerts, Outbound};
 pub use jobs::Jobs;
 pub use limits::{Limits, Rate, Redis};
 pub use load::{ENV_PREFIX, Overrides, load};
@@ -46,6 +48,8 @@ pub struct Config {
     pub ingest: Ingest,
     pub retention: Retention,
     pub jobs: Jobs,
+    pub alerts: Alerts,
+    pub outbound: Outbound,
     pub limits: Limits,
     pub redis: Redis,
     pub stream: Stream,
@@ -183,6 +187,8 @@ impl Default for Config {
             ingest: Ingest::default(),
             retention: Retention::default(),
             jobs: Jobs::default(),
+            alerts: Alerts::default(),
+            outbound: Outbound::default(),
             limits: Limits::default(),
             redis: Redis::default(),
             stream: Stream::default(),
@@ -293,6 +299,8 @@ impl Config {
         self.tls.within(&mut within);
         self.jobs.validate(&mut within);
         self.sensors.within(&mut within);
+        self.alerts.validate(&mut within);
+        self.outbound.validate(&mut within);
         within("redis.timeout_ms", self.redis.timeout_ms, 1, 10_000);
         let database = &self.database;
         within("database.pool_size", u64::from(database.pool_size), 2, 500);
@@ -343,6 +351,7 @@ impl Config {
         at_least("retention.ledger_days", retention.ledger_days, flows.0, flows.1);
 
         self.tls.validate(&mut broken);
+        broken.extend(self.outbound.faults());
         for origin in &self.api.cors_origins {
             let rest = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
             let plain = rest.is_some_and(|host| !host.is_empty() && !host.contains(['/', '*', ' ']));

@@ -48,6 +48,12 @@ impl Network {
         Some(Self { address, prefix })
     }
 
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        address.is_ipv4() == self.address.is_ipv4()
+            && Self::parse(&format!("{address}/{}", self.prefix)).is_some_and(|network| network == *self)
+    }
+
     fn is_host(&self) -> bool {
         self.prefix == if self.address.is_ipv4() { 32 } else { 128 }
     }

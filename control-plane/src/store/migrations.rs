@@ -42,6 +42,7 @@ pub const MIGRATIONS: &[Migration] = &[
     migration!(50, "0050", "events"),
     migration!(51, "0051", "stream_tickets"),
     migration!(60, "0060", "jobs"),
+    migration!(61, "0061", "alerts"),
     migration!(80, "0080", "detections"),
     migration!(90, "0090", "names"),
     migration!(91, "0091", "rollups_by_name"),

@@ -5,6 +5,7 @@
 //! questions (see `docs/decisions/0003-exactly-once-ingest.md`).
 
 pub mod activity;
+pub mod alerts;
 pub mod audit;
 pub mod batches;
 pub mod compaction;

@@ -60,6 +60,7 @@ pub struct Registered {
     /// reason: missing, unknown, expired, revoked, role, scope, kind
     pub access_refused: IntCounterVec,
     pub jobs: JobMetrics,
+    pub alerts: AlertMetrics,
     pub partitions_dropped: IntCounter,
     pub rollup_rows_pooled: IntCounter,
     pub sensors_erased: IntCounter,
@@ -391,6 +392,54 @@ impl JobMetrics {
     }
 }
 
+/// Rules and what was told of them, on this instance.
+#[derive(Debug)]
+pub struct AlertMetrics {
+    pub failing_rules: IntGauge,
+    /// state
+    transitions: IntCounterVec,
+    /// kind, outcome
+    deliveries: IntCounterVec,
+}
+
+impl AlertMetrics {
+    fn new(b: &Builder) -> Self {
+        let alerts = Self {
+            failing_rules: b.gauge(
+                "weir_alert_rules_failing",
+                "Rules whose question had no answer in the last look that this instance took at them",
+            ),
+            transitions: b.counters(
+                "weir_alert_transitions_total",
+                "Alerts that began to fire, and that were resolved",
+                &["state"],
+            ),
+            deliveries: b.counters(
+                "weir_alert_deliveries_total",
+                "Attempts to tell a receiver, by its kind and the outcome: delivered, failed (tried again), given_up",
+                &["kind", "outcome"],
+            ),
+        };
+        for state in ["firing", "resolved"] {
+            alerts.transitions.with_label_values(&[state]);
+        }
+        for kind in ["webhook", "alertmanager"] {
+            for outcome in ["delivered", "failed", "given_up"] {
+                alerts.deliveries.with_label_values(&[kind, outcome]);
+            }
+        }
+        alerts
+    }
+
+    pub fn transitions(&self, state: &str, alerts: usize) {
+        self.transitions.with_label_values(&[state]).inc_by(alerts as u64);
+    }
+
+    pub fn delivery(&self, kind: &str, outcome: &str) {
+        self.deliveries.with_label_values(&[kind, outcome]).inc();
+    }
+}
+
 impl Registered {
     #[must_use]
     #[expect(clippy::too_many_lines, reason = "a list: a line or two for each metric")]
@@ -473,6 +522,7 @@ impl Registered {
                 &["reason"],
             ),
             jobs: JobMetrics::new(&b),
+            alerts: AlertMetrics::new(&b),
             partitions_dropped: b
                 .counter("weir_partitions_dropped_total", "Partitions dropped at the end of their retention"),
             sensors_erased: b.counter("weir_sensors_erased_total", "Deleted sensors whose data is all gone"),

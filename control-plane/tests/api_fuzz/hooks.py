@@ -86,7 +86,9 @@ def after_call(context, case, response):
 BEYOND_SCHEMA = {
     "filter", "src", "dst", "address", "protocol", "from", "to", "step", "continuation", "sensor", "user", "role",
     "password", "new_password", "current_password",
-    "labels", "after",
+    # Of rules, silences and receivers: labels by name, receivers that there are, one of two fields, times that follow.
+    "labels", "after", "receivers", "condition", "condition.filter", "condition.above", "condition.ratio_above", "target",
+    "target.url", "starts_at", "ends_at",
 }
 
 

@@ -44,7 +44,7 @@ struct Caller {
 }
 
 const EVERY_SCOPE: &[&str] =
-    &["flows", "sensors", "detections", "users", "audit", "operations", "documentation"];
+    &["flows", "sensors", "detections", "users", "audit", "alerts", "operations", "documentation"];
 
 /// Those who may change much come last: the others find all as it was.
 const CALLERS: [Caller; 7] = [

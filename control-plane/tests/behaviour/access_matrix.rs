@@ -87,6 +87,19 @@ const TABLE: &[Row] = &[
     ("get /api/v1/sensors/{id}", READ),
     ("get /api/v1/sensors/{id}/ledger", READ),
     ("delete /api/v1/sensors/{id}", OPERATORS),
+    ("get /api/v1/alerts", READ),
+    ("get /api/v1/alerts/rules", READ),
+    ("post /api/v1/alerts/rules", OPERATORS),
+    ("get /api/v1/alerts/rules/{rule}", READ),
+    ("patch /api/v1/alerts/rules/{rule}", OPERATORS),
+    ("delete /api/v1/alerts/rules/{rule}", OPERATORS),
+    ("get /api/v1/alerts/silences", READ),
+    ("post /api/v1/alerts/silences", OPERATORS),
+    ("delete /api/v1/alerts/silences/{silence}", OPERATORS),
+    ("get /api/v1/alerts/receivers", OPERATORS),
+    ("post /api/v1/alerts/receivers", ADMINS),
+    ("delete /api/v1/alerts/receivers/{receiver}", ADMINS),
+    ("get /api/v1/alerts/deliveries", OPERATORS),
     ("get /api/v1/jobs", OPERATORS),
     ("get /api/v1/jobs/{job}/runs", OPERATORS),
     ("post /api/v1/jobs/{job}/runs", OPERATORS),
@@ -137,6 +150,9 @@ fn concrete(path: &str) -> String {
         .replace("{credential}", "77")
         .replace("{enrollment}", "77")
         .replace("{detection}", "77")
+        .replace("{rule}", "77")
+        .replace("{silence}", "77")
+        .replace("{receiver}", "77")
         .replace("{session}", &Uuid::from_u128(7).to_string())
 }
 
@@ -166,7 +182,7 @@ async fn u2_every_route_answers_every_caller_as_the_table_says() {
     }
     let bearer = |token: &str| Some(format!("Bearer {token}"));
     let (narrow, _) = plane.machine(ADMIN_TOKEN, "viewer", &["flows"]).await;
-    let all = ["flows", "sensors", "detections", "users", "audit", "operations", "documentation"];
+    let all = ["flows", "sensors", "detections", "users", "audit", "alerts", "operations", "documentation"];
     let (wide, _) = plane.machine(ADMIN_TOKEN, "admin", &all).await;
     // Those of the users come with their first row.
     credentials.extend([None, None, None, bearer(ADMIN_TOKEN), bearer(&narrow), bearer(&wide)]);
@@ -202,7 +218,7 @@ async fn u2_every_route_answers_every_caller_as_the_table_says() {
 async fn u2_a_credential_that_is_over_or_meant_for_others_opens_no_route() {
     let plane = Plane::start().await;
     let user = plane.user("ada", Role::Admin).await;
-    let all = ["flows", "sensors", "detections", "users", "audit", "operations", "documentation"];
+    let all = ["flows", "sensors", "detections", "users", "audit", "alerts", "operations", "documentation"];
     let live = plane.log_in("ada").await;
 
     let (revoked, id) = plane.machine(ADMIN_TOKEN, "admin", &all).await;

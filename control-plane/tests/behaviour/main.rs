@@ -9,6 +9,8 @@ mod support;
 
 mod access;
 mod access_matrix;
+mod alert_deliveries;
+mod alerts;
 mod api_tokens;
 mod audit;
 mod command_line;

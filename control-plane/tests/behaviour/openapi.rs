@@ -32,6 +32,9 @@ fn a1_every_route_is_in_the_document() {
     found.sort();
     // The router is built from the same list: a route that is not here does not exist.
     let expected = [
+        "delete /api/v1/alerts/receivers/{receiver}",
+        "delete /api/v1/alerts/rules/{rule}",
+        "delete /api/v1/alerts/silences/{silence}",
         "delete /api/v1/enrollments/{enrollment}",
         "delete /api/v1/sensors/{id}",
         "delete /api/v1/sensors/{id}/credentials/{credential}",
@@ -43,6 +46,12 @@ fn a1_every_route_is_in_the_document() {
         "get /.well-known/jwks.json",
         "get /api/docs",
         "get /api/openapi.json",
+        "get /api/v1/alerts",
+        "get /api/v1/alerts/deliveries",
+        "get /api/v1/alerts/receivers",
+        "get /api/v1/alerts/rules",
+        "get /api/v1/alerts/rules/{rule}",
+        "get /api/v1/alerts/silences",
         "get /api/v1/audit",
         "get /api/v1/audit/export",
         "get /api/v1/auth/me",
@@ -71,8 +80,12 @@ fn a1_every_route_is_in_the_document() {
         "get /healthz",
         "get /metrics",
         "get /readyz",
+        "patch /api/v1/alerts/rules/{rule}",
         "patch /api/v1/sensors/{id}",
         "patch /api/v1/users/{user}",
+        "post /api/v1/alerts/receivers",
+        "post /api/v1/alerts/rules",
+        "post /api/v1/alerts/silences",
         "post /api/v1/auth/login",
         "post /api/v1/auth/logout",
         "post /api/v1/auth/password",
@@ -145,6 +158,8 @@ async fn a1_the_examples_of_the_document_are_accepted_one_by_one() {
     batch.detections = vec![detection("port_scan", "10.0.0.66", weir_wire::Severity::High, 20)];
     plane.store(&token, &batch).await;
     plane.user("ann", weir_control_plane::auth::Role::Admin).await;
+    let rule = serde_json::json!({"name": "absent", "condition": {"kind": "absence", "window_s": 60}});
+    let rule = plane.rule(rule).await.to_string();
     for (method, path, operation) in operations(&document()) {
         // A WebSocket needs a handshake: its tests are in `stream`.
         if method != "get" || operation["responses"]["101"].is_object() {
@@ -154,7 +169,8 @@ async fn a1_the_examples_of_the_document_are_accepted_one_by_one() {
             .replace("{id}", "edge-1")
             .replace("{user}", "ann")
             .replace("{detection}", "1")
-            .replace("{job}", "partitions");
+            .replace("{job}", "partitions")
+            .replace("{rule}", &rule);
         assert_eq!(plane.get(&path).await.status(), 200, "{path}");
         for parameter in
             operation["parameters"].as_array().into_iter().flatten().filter(|p| p["in"] == "query")

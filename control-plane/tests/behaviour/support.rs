@@ -73,6 +73,8 @@ impl<'a> Plane<'a> {
         // Rounds that a test did not ask for would disturb its counting.
         config.retention.interval_s = 86_400;
         config.jobs.poll_ms = 86_400_000;
+        config.alerts.interval_s = 86_400;
+        config.alerts.delivery_interval_s = 86_400;
         change(&mut config);
         let server = server::start(&config).await.expect("the server starts");
         let http = Client::builder().no_proxy().build().expect("a client");
