@@ -45,6 +45,11 @@ pub struct JobList {
 
 /// One run of a job.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({
+    "number": 712, "instance": "2b0c1d34-5e6f-4a7b-8c9d-0e1f2a3b4c5d", "requested": false,
+    "started_at": "2026-01-31T12:00:00.000000000Z", "ended_at": "2026-01-31T12:00:00.045000000Z", "duration_ms": 45.0,
+    "outcome": "done", "error": null
+}))]
 pub struct Run {
     /// Counts up
     pub number: i64,

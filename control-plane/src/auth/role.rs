@@ -53,7 +53,7 @@ pub enum Scope {
 }
 
 impl Scope {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Flows,
         Self::Sensors,
         Self::Detections,

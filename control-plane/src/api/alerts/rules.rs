@@ -279,7 +279,9 @@ pub async fn change(
         enabled: enabled.unwrap_or(old.enabled),
         receivers: receivers.map_or(old.receivers, distinct),
     };
-    Ok(Json(rules::update(&state.pool, &caller.author(), rule, edit).await?.into()))
+    // On the heap: the whole draft is in it several times over.
+    let changed = Box::pin(rules::update(&state.pool, &caller.author(), rule, edit)).await?;
+    Ok(Json(changed.into()))
 }
 
 /// Delete a rule
