@@ -1,5 +1,7 @@
 //! `GET /api/v1/flows/export`: all flows of a filter as a file, streamed.
 
+use std::io;
+
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -8,6 +10,7 @@ use futures_util::stream;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use utoipa::IntoParams;
 
+use super::columns::{Columns, ROW_GROUP};
 use super::error::{Category, Problem};
 use super::flows::Flow;
 use super::params::{FromParams, Params, Query};
@@ -26,14 +29,29 @@ pub enum Format {
     #[default]
     Ndjson,
     Csv,
+    Parquet,
+}
+
+impl Format {
+    /// Content type and the file's name.
+    fn head(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Ndjson => ("application/x-ndjson", "attachment; filename=\"weir-flows.ndjson\""),
+            Self::Csv => ("text/csv; charset=utf-8", "attachment; filename=\"weir-flows.csv\""),
+            Self::Parquet => {
+                ("application/vnd.apache.parquet", "attachment; filename=\"weir-flows.parquet\"")
+            }
+        }
+    }
 }
 
 /// How the file is written.
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct FileParams {
-    /// `ndjson` (a JSON object a line, as in `/flows`) or `csv` (with a header; nested values are joined by `|`)
-    #[param(value_type = Option<String>, example = "csv", pattern = "^(ndjson|csv)$")]
+    /// `ndjson` (a JSON object a line, as in `/flows`), `csv` (with a header; nested values are joined by `|`) or
+    /// `parquet` (the columns of the CSV with their types, zstd)
+    #[param(value_type = Option<String>, example = "csv", pattern = "^(ndjson|csv|parquet)$")]
     pub format: Option<Format>,
     /// At most this many flows, the newest
     #[param(minimum = 1, maximum = 100_000_000, example = 100_000)]
@@ -49,7 +67,8 @@ pub struct ExportParams {
 impl FromParams for ExportParams {
     fn read(params: &mut Params) -> Self {
         let filter = FilterParams::read(params);
-        let format = params.choice("format", &[("ndjson", Format::Ndjson), ("csv", Format::Csv)]);
+        let formats = [("ndjson", Format::Ndjson), ("csv", Format::Csv), ("parquet", Format::Parquet)];
+        let format = params.choice("format", &formats);
         let limit = params.number("limit", 1..=MAX_FLOWS);
         Self { filter, file: FileParams { format, limit } }
     }
@@ -68,6 +87,7 @@ impl FromParams for ExportParams {
         (status = 200, description = "The file", content(
             (Flow = "application/x-ndjson"),
             (String = "text/csv"),
+            (Vec<u8> = "application/vnd.apache.parquet"),
         )),
         (status = 429, body = Problem, content_type = "application/problem+json", description = "Too many exports at once"),
     )
@@ -84,18 +104,19 @@ pub async fn export(
     // Until the first page the answer can still be an error.
     let first =
         pages.recv().await.ok_or_else(|| ApiError::from_status(StatusCode::INTERNAL_SERVER_ERROR))??;
+    let format = params.file.format.unwrap_or_default();
+    let writer = match format {
+        Format::Ndjson => Writer::Lines,
+        Format::Csv => Writer::Table(Table::default()),
+        Format::Parquet => Writer::Columns(Some(Columns::new().map_err(|error| {
+            let mut problem = ApiError::from_status(StatusCode::INTERNAL_SERVER_ERROR);
+            problem.internal = Some(error.to_string());
+            problem
+        })?)),
+    };
     state.metrics.exports_in_flight.inc();
-    let file = File {
-        table: (params.file.format == Some(Format::Csv)).then(Table::default),
-        first: Some(first),
-        pages,
-        metrics: state.metrics.clone(),
-        _place: place,
-    };
-    let (kind, name) = match file.table {
-        Some(_) => ("text/csv; charset=utf-8", "attachment; filename=\"weir-flows.csv\""),
-        None => ("application/x-ndjson", "attachment; filename=\"weir-flows.ndjson\""),
-    };
+    let file = File { writer, first: Some(first), pages, metrics: state.metrics.clone(), _place: place };
+    let (kind, name) = format.head();
     let body = Body::from_stream(stream::unfold(file, |mut file| async {
         let bytes = file.next().await?;
         Some((bytes, file))
@@ -118,10 +139,17 @@ fn busy() -> ApiError {
     error
 }
 
+/// What the pages are written as.
+enum Writer {
+    Lines,
+    Table(Table),
+    /// None after its last piece.
+    Columns(Option<Columns>),
+}
+
 /// A file in the making; dropping it ends the question behind it.
 struct File {
-    /// Present for CSV.
-    table: Option<Table>,
+    writer: Writer,
     first: Option<Vec<store::flows::Flow>>,
     pages: mpsc::Receiver<Result<Vec<store::flows::Flow>, StoreError>>,
     metrics: Metrics,
@@ -129,24 +157,60 @@ struct File {
 }
 
 impl File {
-    async fn next(&mut self) -> Option<Result<Bytes, std::io::Error>> {
+    async fn next(&mut self) -> Option<Result<Bytes, io::Error>> {
+        let written = match &mut self.writer {
+            Writer::Columns(columns) => {
+                let columns = columns.take()?;
+                return Some(self.group(columns).await.map(Bytes::from));
+            }
+            Writer::Lines => self.page().await?.and_then(|page| lines(page.into_iter().map(Flow::from))),
+            Writer::Table(_) => {
+                let page = self.page().await?;
+                let Writer::Table(table) = &mut self.writer else { return None };
+                page.and_then(|page| table.page(page.into_iter().map(Flow::from)))
+            }
+        };
+        Some(written.map(Bytes::from))
+    }
+
+    /// The next flows; none after the last.
+    async fn page(&mut self) -> Option<Result<Vec<store::flows::Flow>, io::Error>> {
         let page = match self.first.take() {
             Some(first) => first,
             None => match self.pages.recv().await? {
                 Ok(page) => page,
                 Err(error) => {
                     tracing::error!(%error, "an export ended before its end");
-                    return Some(Err(std::io::Error::other("the database failed")));
+                    return Some(Err(io::Error::other("the database failed")));
                 }
             },
         };
         self.metrics.export_rows.inc_by(page.len() as u64);
-        let flows = page.into_iter().map(Flow::from);
-        let written = match &mut self.table {
-            Some(table) => table.page(flows),
-            None => lines(flows),
-        };
-        Some(written.map(Bytes::from))
+        Some(Ok(page))
+    }
+
+    /// A row group, and the footer after the last one. Away from the threads that answer: encoding a group
+    /// keeps one busy for long.
+    async fn group(&mut self, mut columns: Columns) -> Result<Vec<u8>, io::Error> {
+        let mut flows = Vec::new();
+        let mut ended = false;
+        while flows.len() < ROW_GROUP && !ended {
+            match self.page().await {
+                Some(page) => flows.extend(page?),
+                None => ended = true,
+            }
+        }
+        let work = tokio::task::spawn_blocking(move || {
+            let mut written = if flows.is_empty() { Vec::new() } else { columns.group(&flows)? };
+            if ended {
+                written.extend(columns.finish()?);
+                return Ok((written, None));
+            }
+            Ok::<_, io::Error>((written, Some(columns)))
+        });
+        let (written, columns) = work.await.map_err(io::Error::other)??;
+        self.writer = Writer::Columns(columns);
+        Ok(written)
     }
 }
 
@@ -156,7 +220,7 @@ impl Drop for File {
     }
 }
 
-fn lines(flows: impl Iterator<Item = Flow>) -> Result<Vec<u8>, std::io::Error> {
+fn lines(flows: impl Iterator<Item = Flow>) -> Result<Vec<u8>, io::Error> {
     let mut text = Vec::new();
     for flow in flows {
         serde_json::to_writer(&mut text, &flow)?;

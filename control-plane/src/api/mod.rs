@@ -12,6 +12,7 @@ mod auth;
 mod belonging;
 mod body;
 mod client;
+mod columns;
 mod completion;
 mod credentials;
 mod cursor;
