@@ -121,9 +121,7 @@ pub struct AuditEntry {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct AuditPage {
     pub items: Vec<AuditEntry>,
-    #[schema(example = false)]
     pub has_more: bool,
-    #[schema(example = json!(null))]
     pub continuation: Option<String>,
 }
 

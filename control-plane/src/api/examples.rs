@@ -51,7 +51,7 @@ fn example(schema: &RefOr<Schema>, schemas: &Schemas, depth: usize) -> Option<Va
                 return known;
             }
             let fields = object.properties.iter().map(|(name, field)| {
-                let value = example(field, schemas, depth)?;
+                let value = example(field, schemas, depth).or_else(|| of_every_page(name))?;
                 Some((name.clone(), value))
             });
             fields.collect::<Option<Map<_, _>>>().map(Value::Object)
@@ -76,6 +76,15 @@ fn example(schema: &RefOr<Schema>, schemas: &Schemas, depth: usize) -> Option<Va
         Schema::OneOf(one) => {
             one.example.clone().or_else(|| one.items.iter().find_map(|item| example(item, schemas, depth)))
         }
+        _ => None,
+    }
+}
+
+/// The example of a list is its last page.
+fn of_every_page(field: &str) -> Option<Value> {
+    match field {
+        "has_more" => Some(Value::Bool(false)),
+        "continuation" => Some(Value::Null),
         _ => None,
     }
 }

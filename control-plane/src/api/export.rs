@@ -108,11 +108,11 @@ pub async fn export(
     let writer = match format {
         Format::Ndjson => Writer::Lines,
         Format::Csv => Writer::Table(Table::default()),
-        Format::Parquet => Writer::Columns(Some(Columns::new().map_err(|error| {
+        Format::Parquet => Writer::Columns(Some(Box::new(Columns::new().map_err(|error| {
             let mut problem = ApiError::from_status(StatusCode::INTERNAL_SERVER_ERROR);
             problem.internal = Some(error.to_string());
             problem
-        })?)),
+        })?))),
     };
     state.metrics.exports_in_flight.inc();
     let file = File { writer, first: Some(first), pages, metrics: state.metrics.clone(), _place: place };
@@ -144,7 +144,7 @@ enum Writer {
     Lines,
     Table(Table),
     /// None after its last piece.
-    Columns(Option<Columns>),
+    Columns(Option<Box<Columns>>),
 }
 
 /// A file in the making; dropping it ends the question behind it.
@@ -191,7 +191,7 @@ impl File {
 
     /// A row group, and the footer after the last one. Away from the threads that answer: encoding a group
     /// keeps one busy for long.
-    async fn group(&mut self, mut columns: Columns) -> Result<Vec<u8>, io::Error> {
+    async fn group(&mut self, mut columns: Box<Columns>) -> Result<Vec<u8>, io::Error> {
         let mut flows = Vec::new();
         let mut ended = false;
         while flows.len() < ROW_GROUP && !ended {

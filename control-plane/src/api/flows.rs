@@ -48,10 +48,8 @@ impl FromParams for ListParams {
 pub struct Page {
     pub items: Vec<Flow>,
     /// Whether there are older ones
-    #[schema(example = false)]
     pub has_more: bool,
     /// Token of the next page; null on the last one
-    #[schema(example = json!(null))]
     pub continuation: Option<String>,
 }
 

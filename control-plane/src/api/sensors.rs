@@ -56,9 +56,7 @@ impl FromParams for SensorsParams {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct SensorPage {
     pub items: Vec<Sensor>,
-    #[schema(example = false)]
     pub has_more: bool,
-    #[schema(example = json!(null))]
     pub continuation: Option<String>,
 }
 

@@ -78,9 +78,7 @@ pub struct Session {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct SessionPage {
     pub items: Vec<Session>,
-    #[schema(example = false)]
     pub has_more: bool,
-    #[schema(example = json!(null))]
     pub continuation: Option<String>,
 }
 

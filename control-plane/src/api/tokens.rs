@@ -79,9 +79,7 @@ pub struct MadeToken {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct TokenPage {
     pub items: Vec<Token>,
-    #[schema(example = false)]
     pub has_more: bool,
-    #[schema(example = json!(null))]
     pub continuation: Option<String>,
 }
 

@@ -42,9 +42,7 @@ pub struct User {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct UserPage {
     pub items: Vec<User>,
-    #[schema(example = false)]
     pub has_more: bool,
-    #[schema(example = json!(null))]
     pub continuation: Option<String>,
 }
 

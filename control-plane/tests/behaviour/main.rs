@@ -33,6 +33,7 @@ mod ingest_dropped;
 mod ingest_once;
 mod ingest_refuses;
 mod ingest_storm;
+mod injection;
 mod jobs;
 mod kept_answers;
 mod ledger;
