@@ -100,10 +100,13 @@ impl Value {
 
     fn write(&self, column: &mut SerializedColumnWriter<'_>, flows: &[Flow]) -> Result<(), ParquetError> {
         match self {
-            Int64(of) => required::<Int64Type>(column, flows.iter().map(of).collect()),
-            Int32(of) => required::<Int32Type>(column, flows.iter().map(of).collect()),
-            Bool(of) => required::<BoolType>(column, flows.iter().map(of).collect()),
-            Text(of) => required::<ByteArrayType>(column, flows.iter().map(|flow| bytes(of(flow))).collect()),
+            Int64(of) => required::<Int64Type>(column, &flows.iter().map(of).collect::<Vec<_>>()),
+            Int32(of) => required::<Int32Type>(column, &flows.iter().map(of).collect::<Vec<_>>()),
+            Bool(of) => required::<BoolType>(column, &flows.iter().map(of).collect::<Vec<_>>()),
+            Text(of) => required::<ByteArrayType>(
+                column,
+                &flows.iter().map(|flow| bytes(of(flow))).collect::<Vec<_>>(),
+            ),
             OptionalInt64(of) => optional::<Int64Type>(column, flows.iter().map(of)),
             OptionalInt32(of) => optional::<Int32Type>(column, flows.iter().map(of)),
             OptionalText(of) => {
@@ -119,9 +122,9 @@ fn bytes(text: String) -> ByteArray {
 
 fn required<T: DataType>(
     column: &mut SerializedColumnWriter<'_>,
-    values: Vec<T::T>,
+    values: &[T::T],
 ) -> Result<(), ParquetError> {
-    column.typed::<T>().write_batch(&values, None, None).map(|_| ())
+    column.typed::<T>().write_batch(values, None, None).map(|_| ())
 }
 
 /// Absent values have definition level 0 and no place among the values.
@@ -145,7 +148,7 @@ pub struct Columns {
 
 impl Columns {
     pub fn new() -> io::Result<Self> {
-        let fields: String = COLUMNS
+        let fields: Vec<String> = COLUMNS
             .iter()
             .map(|(name, logical, value)| {
                 let (repetition, physical) = value.physical();
@@ -153,7 +156,8 @@ impl Columns {
                 format!("{repetition} {physical} {name} {logical};\n")
             })
             .collect();
-        let schema = parse_message_type(&format!("message flow {{\n{fields}}}")).map_err(failed)?;
+        let schema =
+            parse_message_type(&format!("message flow {{\n{}}}", fields.concat())).map_err(failed)?;
         let level = ZstdLevel::try_new(3).map_err(failed)?;
         let properties = WriterProperties::builder()
             .set_compression(Compression::ZSTD(level))
