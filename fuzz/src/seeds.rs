@@ -36,6 +36,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let path = entry?.path();
         if path.extension().is_some_and(|extension| extension == "pcap") {
             frames(&path, &corpus)?;
+            conversations(&path, &corpus)?;
             if path.metadata()?.len() <= LARGEST_CAPTURE {
                 put(&corpus, "capture", &stem(&path), &fs::read(&path)?)?;
             }
@@ -73,6 +74,22 @@ fn put(corpus: &Path, target: &str, name: &str, bytes: &[u8]) -> Result<(), Box<
     fs::create_dir_all(&folder)?;
     fs::write(folder.join(format!("seed-{name}")), bytes)?;
     Ok(())
+}
+
+/// The first frames of a capture behind their lengths: hellos take several.
+fn conversations(path: &Path, corpus: &Path) -> Result<(), Box<dyn Error>> {
+    let mut capture = Capture::open(File::open(path)?)?;
+    let mut frames = vec![0];
+    for _ in 0..FRAMES_EACH {
+        let Ok(Some(frame)) = capture.next_frame() else { break };
+        let Ok(octets) = u16::try_from(frame.bytes.len()) else { continue };
+        if frame.link != LinkType::Ethernet || frames.len() + frame.bytes.len() > LARGEST_CAPTURE as usize {
+            break;
+        }
+        frames.extend_from_slice(&octets.to_be_bytes());
+        frames.extend_from_slice(frame.bytes);
+    }
+    put(corpus, "observe", &stem(path), &frames)
 }
 
 /// Ethernet frames as they are, and their packets as a device without link headers has them.

@@ -14,5 +14,5 @@ pub use gso::{Segmented, Segments};
 pub use hash::{hash4, hash6};
 pub use parse::{
     Chain, Headers, Ipv4, Ipv6, Ipv6Start, Link, Network, Reject, Walk, Window, extensions, ipv4, ipv6,
-    ipv6_start, is_extension, layer3, link, stacked,
+    ipv6_start, is_extension, is_vlan, layer3, link, stacked,
 };

@@ -3,7 +3,8 @@
 //!
 //! Data goes one way: `kernel` (tables, epochs) -> `flow` (connections) -> `spool` (what
 //! waits, on disk) -> `ship` (delivery). The
-//! `pipeline` drives it; `replay` drives the same stages from a capture file.
+//! `pipeline` drives it; `replay` drives the same stages from a capture file. Beside the counts, `observe` reads
+//! what devices say of themselves, and `enrich` gives flows their names.
 #![deny(unsafe_code)]
 
 pub mod capture;
@@ -16,6 +17,7 @@ pub mod flow;
 pub mod health;
 pub mod kernel;
 pub mod metrics;
+pub mod observe;
 pub mod pipeline;
 pub mod replay;
 pub mod run;

@@ -179,8 +179,10 @@ const fn vlan_id(tci: u16) -> u16 {
     tci & 0x0fff
 }
 
+/// Whether a VLAN tag follows (802.1Q, 802.1ad, and two numbers from before them).
 #[inline(always)]
-const fn is_vlan(ethertype: u16) -> bool {
+#[must_use]
+pub const fn is_vlan(ethertype: u16) -> bool {
     matches!(ethertype, 0x8100 | 0x88a8 | 0x9100 | 0x9200)
 }
 

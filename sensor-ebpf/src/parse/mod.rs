@@ -14,7 +14,7 @@ mod window;
 
 pub use ipv4::{Ipv4, ipv4};
 pub use ipv6::{Chain, Ipv6, Ipv6Start, Walk, extensions, ipv6, ipv6_start, is_extension};
-pub use link::{Link, Network, layer3, link, stacked};
+pub use link::{Link, Network, is_vlan, layer3, link, stacked};
 pub use window::Window;
 
 /// Why a frame is not counted into a flow.

@@ -18,6 +18,8 @@ const EXAMPLES: &str = "Examples:
       every connection, one JSON object a line; the last line of a file has its totals
   weir-sensor pcap --json traffic.pcap | jq 'select(.type == \"detection\")'
       what is a problem in it, with its evidence
+  weir-sensor pcap --observations --json traffic.pcap | jq 'select(.type == \"client_hello\") | .sni'
+      also what the frames say (DNS, TLS, DHCP, ARP …), and the names of connections
   weir-sensor pcap --json --unidirectional *.pcap
       flows as the kernel keys them, each line naming its file
   weir-sensor pcap --json --list bad.txt traffic.pcap | jq 'select(.listed)'
@@ -38,7 +40,10 @@ pub(super) struct Arguments {
     /// Print flows in one direction, as the kernel keys them, instead of connections
     #[arg(long)]
     unidirectional: bool,
-    /// Print so many flows of each file, largest first
+    /// Also print what the frames say of names and devices, and give connections their names
+    #[arg(long)]
+    observations: bool,
+    /// Print so many flows and observations of each file, the largest and the first
     #[arg(long, value_name = "N", default_value_t = 20, conflicts_with = "json")]
     limit: usize,
     /// Mark flows from or to an address of this threat list, one entry a line; may be repeated. With --json
@@ -59,6 +64,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         output: if arguments.json { Output::Json } else { Output::Table { limit: arguments.limit } },
         unidirectional: arguments.unidirectional,
         detect: Detect::default(),
+        observations: arguments.observations,
         settings: kernel::Settings { log_level: kernel::KernelLog::Off, ..kernel::Settings::default() },
     };
     let mut out = BufWriter::new(stdout().lock());

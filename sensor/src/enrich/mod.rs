@@ -1,8 +1,10 @@
-//! What makes counts into answers: where addresses are.
+//! What makes counts into answers: where addresses are, and the names by which clients reach their servers.
 //!
-//! Called by the pipeline between merge and detection, with the records of an epoch. [`Enricher`] is the one
-//! owner of what is looked up; it adds to records and never changes a count.
+//! [`Enricher`] is called by the pipeline between merge and detection, with the records of an epoch, and is the
+//! one owner of what is looked up. [`names`] learns from observations as they come and is asked when records are
+//! made. Both add to records and never change a count.
 
+pub mod names;
 mod places;
 
 use std::sync::Arc;

@@ -50,6 +50,14 @@ pub struct FlowKey {
     pub dst_port: u16,
 }
 
+impl FlowKey {
+    /// The key of the packets that go back.
+    #[must_use]
+    pub fn reversed(self) -> Self {
+        Self { src: self.dst, dst: self.src, src_port: self.dst_port, dst_port: self.src_port, ..self }
+    }
+}
+
 /// One slot of a kernel table.
 #[derive(Clone, Copy, Debug)]
 pub struct FlowObservation {

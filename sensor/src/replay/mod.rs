@@ -7,6 +7,7 @@
 mod feed;
 mod lists;
 mod ndjson;
+mod observed;
 mod run;
 mod table;
 #[cfg(test)]

@@ -10,8 +10,10 @@ use weir_wire::{TcpState, Totals, link};
 use super::lists::ReplayLists;
 use super::unidirectional::Flow;
 use crate::detect::{Detection, Value};
+use crate::enrich::names::{Exchange, Outcome};
 use crate::flow::Record;
 use crate::kernel::Listed;
+use crate::observe::{Mac, Observation, Seen};
 
 /// Capture time, RFC 3339 with nanoseconds.
 #[derive(Clone, Copy)]
@@ -79,6 +81,11 @@ struct ConnectionLine<'a> {
     last: Time,
     #[serde(skip_serializing_if = "Option::is_none")]
     listed: Option<Hits<'a>>,
+    /// Of the server, and where it is from. Only with observations, and where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name_source: Option<&'static str>,
 }
 
 /// The threat lists that have the addresses.
@@ -92,6 +99,37 @@ struct Hits<'a> {
 
 fn hits(listed: Listed, lists: &ReplayLists) -> Option<Hits<'_>> {
     listed.is_listed().then(|| Hits { src: lists.name(listed.src), dst: lists.name(listed.dst) })
+}
+
+/// What a frame says; its type and fields are those of `Seen`.
+#[derive(Serialize)]
+struct ObservationLine<'a> {
+    file: &'a str,
+    time: Time,
+    src_mac: Option<Mac>,
+    dst_mac: Option<Mac>,
+    l2: Vec<String>,
+    src: Option<IpAddr>,
+    dst: Option<IpAddr>,
+    proto: Option<u8>,
+    sport: Option<u16>,
+    dport: Option<u16>,
+    /// Of an answer whose question was seen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    latency_us: Option<u64>,
+    #[serde(flatten)]
+    seen: &'a Seen,
+}
+
+/// A question that nobody answered.
+#[derive(Serialize)]
+struct UnansweredLine<'a> {
+    r#type: &'static str,
+    file: &'a str,
+    client: IpAddr,
+    server: IpAddr,
+    name: &'a str,
+    kind: u16,
 }
 
 #[derive(Serialize)]
@@ -155,6 +193,7 @@ pub(super) fn connection(
     record: &Record,
     lists: &ReplayLists,
 ) -> io::Result<()> {
+    let name = record.context.as_ref().and_then(|context| context.name.as_ref());
     line(
         out,
         &ConnectionLine {
@@ -180,6 +219,52 @@ pub(super) fn connection(
             first: Time(record.first_ns),
             last: Time(record.last_ns),
             listed: hits(record.listed, lists),
+            name: name.map(|name| &*name.text),
+            name_source: name.map(|name| name.source.word()),
+        },
+    )
+}
+
+pub(super) fn observation(
+    out: &mut impl Write,
+    file: &str,
+    observation: &Observation,
+    exchange: Option<&Exchange>,
+) -> io::Result<()> {
+    let Observation { time_ns, origin, seen } = observation;
+    let latency_us = exchange.and_then(|exchange| match exchange.outcome {
+        Outcome::Answered { latency_ns, .. } => latency_ns.map(|latency_ns| latency_ns / 1000),
+        Outcome::TimedOut => None,
+    });
+    line(
+        out,
+        &ObservationLine {
+            file,
+            time: Time(*time_ns),
+            src_mac: origin.src_mac,
+            dst_mac: origin.dst_mac,
+            l2: labels(&origin.link),
+            src: origin.flow.map(|flow| flow.src),
+            dst: origin.flow.map(|flow| flow.dst),
+            proto: origin.flow.map(|flow| flow.protocol),
+            sport: origin.flow.map(|flow| flow.src_port),
+            dport: origin.flow.map(|flow| flow.dst_port),
+            latency_us,
+            seen,
+        },
+    )
+}
+
+pub(super) fn unanswered(out: &mut impl Write, file: &str, exchange: &Exchange) -> io::Result<()> {
+    line(
+        out,
+        &UnansweredLine {
+            r#type: "dns_unanswered",
+            file,
+            client: exchange.client,
+            server: exchange.server,
+            name: exchange.name.as_str(),
+            kind: exchange.kind,
         },
     )
 }

@@ -9,8 +9,9 @@ use anyhow::Context as _;
 use weir_wire::Totals;
 
 use super::feed::{Feed, Program};
+use super::observed::Observed;
 use super::{ReplayLists, ndjson, table, unidirectional};
-use crate::capture::Capture;
+use crate::capture::{Capture, Frame};
 use crate::config::Detect;
 use crate::detect::{Detection, Engine};
 use crate::flow::{Limits, Merged, Merger};
@@ -32,6 +33,8 @@ pub struct Options {
     pub output: Output,
     /// Flows as the kernel keys them, instead of connections.
     pub unidirectional: bool,
+    /// Also what the frames say, and the names of connections.
+    pub observations: bool,
     pub settings: kernel::Settings,
     pub lists: ReplayLists,
     /// Detectors look at connections alone.
@@ -62,9 +65,14 @@ pub fn run<P: Program>(
                 continue;
             }
         };
-        let (counted, failure) = file::<P>(source, options).with_context(|| format!("replay {name}"))?;
+        let mut observed = options.observations.then(|| Observed::new(options.output));
+        let (counted, failure) = file::<P>(source, options, |frame| match &mut observed {
+            Some(observed) => observed.frame(out, &name, frame),
+            None => Ok(()),
+        })
+        .with_context(|| format!("replay {name}"))?;
         if let Some(counted) = counted {
-            print(&name, counted, options, out).context("write the result")?;
+            print(&name, counted, options, observed, out).context("write the result")?;
         }
         if let Some(failure) = failure {
             unreadable += 1;
@@ -78,10 +86,11 @@ pub fn run<P: Program>(
 /// A file's drain and its refused frames.
 type Counted = (Drained, u64);
 
-/// Counts one file. Nothing is counted where not even its header could be read.
+/// Counts one file, and shows its frames to `look`. Nothing is counted where not even its header could be read.
 fn file<P: Program>(
     source: impl Read,
     options: &Options,
+    mut look: impl FnMut(&Frame<'_>) -> io::Result<()>,
 ) -> anyhow::Result<(Option<Counted>, Option<crate::capture::CaptureError>)> {
     let mut capture = match Capture::open(source) {
         Ok(capture) => capture,
@@ -90,7 +99,10 @@ fn file<P: Program>(
     let mut feed = Feed::<P>::new(&options.settings, &options.lists);
     let failure = loop {
         match capture.next_frame() {
-            Ok(Some(frame)) => feed.frame(&frame)?,
+            Ok(Some(frame)) => {
+                look(&frame).context("write what was observed")?;
+                feed.frame(&frame)?;
+            }
             Ok(None) => break None,
             Err(error) => break Some(error),
         }
@@ -98,7 +110,13 @@ fn file<P: Program>(
     Ok((Some(feed.finish()?), failure))
 }
 
-fn print(name: &str, (drained, refused): Counted, options: &Options, out: &mut impl Write) -> io::Result<()> {
+fn print(
+    name: &str,
+    (drained, refused): Counted,
+    options: &Options,
+    mut observed: Option<Observed>,
+    out: &mut impl Write,
+) -> io::Result<()> {
     let totals = sum(&drained);
     if let Output::Table { .. } = options.output {
         writeln!(out, "{name}")?;
@@ -117,6 +135,9 @@ fn print(name: &str, (drained, refused): Counted, options: &Options, out: &mut i
             Limits { connections: usize::MAX, idle_timeout: Duration::MAX, closed_timeout: Duration::MAX };
         let mut merged = Merger::new(limits).merge(drained);
         merged.records.sort_by_key(|record| record.first_ns);
+        if let Some(observed) = &mut observed {
+            observed.describe(&mut merged.records);
+        }
         let detections = detect(&merged, options);
         let records = merged.records;
         match options.output {
@@ -131,6 +152,9 @@ fn print(name: &str, (drained, refused): Counted, options: &Options, out: &mut i
                 table::detections(out, &detections)?;
             }
         }
+    }
+    if let Some(observed) = observed {
+        observed.summary(out)?;
     }
     match options.output {
         Output::Json => ndjson::totals(out, name, &totals, refused),

@@ -6,10 +6,12 @@ use std::net::IpAddr;
 use weir_wire::Totals;
 
 use super::ndjson::{labels, rfc3339, state};
+use super::observed::DnsFigures;
 use super::unidirectional::Flow;
 use crate::detect::Detection;
 use crate::flow::Record;
 use crate::kernel::FlowKey;
+use crate::observe::{Mac, Observation};
 
 /// Rows of cells under a heading; numbers stand right.
 struct Table<const N: usize> {
@@ -90,6 +92,11 @@ pub(super) fn connections(out: &mut impl Write, mut records: Vec<Record>, limit:
                 .handshake_rtt_us
                 .map_or_else(String::new, |rtt| format!("{}.{:03}", rtt / 1000, rtt % 1000)),
             seconds(record.last_ns.saturating_sub(record.first_ns)),
+            record
+                .context
+                .as_ref()
+                .and_then(|context| context.name.as_ref())
+                .map_or_else(String::new, |name| short(&name.text)),
         ]
     });
     Table {
@@ -105,8 +112,9 @@ pub(super) fn connections(out: &mut impl Write, mut records: Vec<Record>, limit:
             "state",
             "rtt ms",
             "seconds",
+            "name",
         ],
-        right: [false, false, false, false, true, true, true, true, false, true, true],
+        right: [false, false, false, false, true, true, true, true, false, true, true, false],
         rows: rows.collect(),
     }
     .write(out)
@@ -136,6 +144,60 @@ pub(super) fn detections(out: &mut impl Write, detections: &[Detection]) -> io::
         rows: rows.collect(),
     }
     .write(out)
+}
+
+/// The first observations, and how DNS did.
+pub(super) fn observations(
+    out: &mut impl Write,
+    kept: &[Observation],
+    all: u64,
+    dns: DnsFigures,
+) -> io::Result<()> {
+    writeln!(out, "  {} of {all} observations, first to last", kept.len())?;
+    let rows = kept.iter().map(|observation| {
+        let Observation { time_ns, origin, seen } = observation;
+        let (from, to) = match (origin.flow, origin.src_mac, origin.dst_mac) {
+            (Some(flow), ..) => (endpoint(flow.src, flow.src_port), endpoint(flow.dst, flow.dst_port)),
+            (None, src, dst) => {
+                let shown = |mac: Option<Mac>| mac.map_or_else(String::new, |mac| mac.to_string());
+                (shown(src), shown(dst))
+            }
+        };
+        // The same fields as in JSON, without those that say nothing.
+        let mut fields = serde_json::to_value(seen).unwrap_or_default();
+        let mut kind = String::new();
+        if let Some(fields) = fields.as_object_mut() {
+            kind =
+                fields.remove("type").and_then(|kind| kind.as_str().map(str::to_owned)).unwrap_or_default();
+            fields.retain(|_, value| match value {
+                serde_json::Value::Null => false,
+                serde_json::Value::Array(values) => !values.is_empty(),
+                _ => true,
+            });
+        }
+        [rfc3339(*time_ns).to_string(), kind, from, to, short(&fields.to_string())]
+    });
+    Table { heading: ["time", "kind", "from", "to", "says"], right: [false; 5], rows: rows.collect() }
+        .write(out)?;
+    let mean_us = dns.latency_ns.checked_div(dns.timed).unwrap_or(0) / 1000;
+    writeln!(
+        out,
+        "  DNS: {} answers, {} of them failures; {} unanswered; {}.{:03} ms in the mean",
+        dns.answered,
+        dns.failed,
+        dns.timed_out,
+        mean_us / 1000,
+        mean_us % 1000,
+    )
+}
+
+/// As much of a text as a line has room for.
+fn short(text: &str) -> String {
+    const WIDTH: usize = 120;
+    match text.char_indices().nth(WIDTH) {
+        Some((end, _)) => format!("{}\u{2026}", &text[..end]),
+        None => text.to_owned(),
+    }
 }
 
 /// The ledger in one line.

@@ -134,6 +134,20 @@ struct Ran {
 }
 
 fn run_files(files: &[(&str, Vec<u8>)], output: Output, unidirectional: bool) -> Ran {
+    run_with(
+        &Options {
+            output,
+            unidirectional,
+            observations: false,
+            settings: kernel::Settings::default(),
+            lists: ReplayLists::default(),
+            detect: Detect::default(),
+        },
+        files,
+    )
+}
+
+fn run_with(options: &Options, files: &[(&str, Vec<u8>)]) -> Ran {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let paths: Vec<PathBuf> = files
         .iter()
@@ -146,10 +160,8 @@ fn run_files(files: &[(&str, Vec<u8>)], output: Output, unidirectional: bool) ->
             path
         })
         .collect();
-    let (settings, lists) = (kernel::Settings::default(), ReplayLists::default());
-    let options = Options { output, unidirectional, settings, lists, detect: Detect::default() };
     let (mut out, mut messages) = (Vec::new(), Vec::new());
-    let unreadable = run::<Fake>(&paths, &options, &mut out, &mut messages).expect("the program runs");
+    let unreadable = run::<Fake>(&paths, options, &mut out, &mut messages).expect("the program runs");
     let text = |bytes| {
         let prefix = format!("{}/", folder.path().display());
         String::from_utf8(bytes).expect("UTF-8").replace(&prefix, "")
@@ -291,4 +303,61 @@ fn an_empty_capture_has_totals_of_nothing() {
     let ran = run_files(&[("a.pcap", capture(1, &[]))], Output::Json, false);
     assert_eq!((ran.out.lines().count(), ran.unreadable), (1, 0));
     assert!(ran.out.contains(r#""frames":0,"#));
+}
+
+/// A UDP datagram of DNS: a name of one label, and its address in an answer.
+fn dns(source: u8, destination: u8, ports: [u16; 2], answer: Option<u8>) -> Vec<u8> {
+    let flags: [u8; 2] = if answer.is_some() { [0x81, 0x80] } else { [1, 0] };
+    let mut message = [&[0, 7], &flags[..], &[0, 1, 0, u8::from(answer.is_some()), 0, 0, 0, 0]].concat();
+    message.extend_from_slice(b"\x04\x1b[2J\0\0\x01\0\x01");
+    if let Some(last) = answer {
+        message.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 10, 0, 0, last]);
+    }
+    let octets = (28 + message.len()) as u16;
+    let mut packet = vec![0; 28];
+    (packet[0], packet[9]) = (0x45, 17);
+    packet[2..4].copy_from_slice(&octets.to_be_bytes());
+    packet[12..16].copy_from_slice(&[10, 0, 0, source]);
+    packet[16..20].copy_from_slice(&[10, 0, 0, destination]);
+    packet[20..22].copy_from_slice(&ports[0].to_be_bytes());
+    packet[22..24].copy_from_slice(&ports[1].to_be_bytes());
+    packet[24..26].copy_from_slice(&(octets - 20).to_be_bytes());
+    [packet, message].concat()
+}
+
+#[test]
+fn observations_are_lines_and_name_connections_and_a_terminal_is_safe_from_them() {
+    // The stand-in program reads TCP's flags where these packets have them not; it needs their octet 33.
+    let file = capture(
+        1,
+        &[
+            whole(ethernet(0, &dns(1, 53, [40_000, 53], None))),
+            whole(ethernet(0, &dns(53, 1, [53, 40_000], Some(2)))),
+            whole(ethernet(0, &packet(1, 2, 2))),
+        ],
+    );
+    let run = |output| {
+        let options = Options {
+            output,
+            unidirectional: false,
+            observations: true,
+            settings: kernel::Settings::default(),
+            lists: ReplayLists::default(),
+            detect: Detect::default(),
+        };
+        run_with(&options, &[("a.pcap", file.clone())]).out
+    };
+    let json = run(Output::Json);
+    let lines: Vec<serde_json::Value> =
+        json.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!((&lines[0]["type"], &lines[0]["response"]), (&"dns".into(), &false.into()));
+    assert_eq!((&lines[1]["latency_us"], &lines[1]["sport"]), (&1.into(), &53.into()));
+    assert_eq!(lines[1]["answers"][0]["a"], "10.0.0.2");
+    let named: Vec<_> = lines.iter().filter(|line| line.get("name_source").is_some()).collect();
+    assert_eq!(named.len(), 1, "{json}");
+    assert_eq!((&named[0]["dst"], &named[0]["name"]), (&"10.0.0.2".into(), &"\\u{1b}[2J".into()));
+    let table = run(Output::Table { limit: 5 });
+    assert!(table.contains("2 of 2 observations") && table.contains("DNS: 1 answers"), "{table}");
+    // I6: nothing moves a cursor.
+    assert!(!format!("{json}{table}").contains('\u{1b}'));
 }

@@ -16,7 +16,7 @@ use run::Ran;
 
 #[derive(clap::Args)]
 #[command(
-    about = "Fuzz the parser, the kernel programs, ingest, captures, configuration",
+    about = "Fuzz the parsers, the kernel programs, ingest, captures, configuration",
     after_help = "Examples:
   sudo -E cargo xtask fuzz                      every target, 20 seconds each
   sudo -E cargo xtask fuzz parser --minutes 30  one target, longer
@@ -46,6 +46,8 @@ enum Target {
     Parser,
     /// The kernel programs against the host's parser
     Kernel,
+    /// What is read of payloads: names, hellos, leases
+    Observe,
     /// Bodies of batches: decoding and validation
     Ingest,
     /// Capture files
@@ -62,6 +64,7 @@ impl Target {
     const ALL: [Self; 7] = [
         Self::Parser,
         Self::Kernel,
+        Self::Observe,
         Self::Ingest,
         Self::Capture,
         Self::ThreatList,
@@ -73,6 +76,7 @@ impl Target {
         match self {
             Self::Parser => "parser",
             Self::Kernel => "kernel",
+            Self::Observe => "observe",
             Self::Ingest => "ingest",
             Self::Capture => "capture",
             Self::ThreatList => "threat-list",
