@@ -90,7 +90,9 @@ impl Observed {
 
     /// Gives connections their names.
     pub(super) fn describe(&mut self, records: &mut [Record]) {
-        records.iter_mut().for_each(|record| self.names.describe(record));
+        for record in records {
+            self.names.describe(record);
+        }
     }
 
     /// For a table: the first observations, and how DNS did.

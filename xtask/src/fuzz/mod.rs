@@ -61,7 +61,7 @@ enum Target {
 }
 
 impl Target {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Parser,
         Self::Kernel,
         Self::Observe,
