@@ -84,8 +84,15 @@ async fn i8_two_instances_run_a_job_once_a_tick() {
         instance.stop().await;
     }
     let runs = outcomes(&plane, "counter");
-    assert_eq!(runs.len() as u64, ran.load(Ordering::SeqCst), "a run for each tick and no other");
-    assert!(runs.iter().all(|outcome| ["done", "stopped"].contains(&outcome.as_str())), "{runs:?}");
+    let done = runs.iter().filter(|outcome| *outcome == "done").count();
+    // The end of an instance may cut off the run that it has, before or after its first step.
+    let stopped = runs.iter().filter(|outcome| *outcome == "stopped").count();
+    assert!(done + stopped == runs.len() && stopped <= 2, "{runs:?}");
+    let ran = ran.load(Ordering::SeqCst);
+    assert!(
+        (done as u64..=runs.len() as u64).contains(&ran),
+        "{ran} ran of {runs:?}: one for each tick and no other"
+    );
     let sql = "SELECT count(*) FROM (
                    SELECT started_at, fence, lag(started_at) OVER by_fence AS before, lag(ended_at) OVER by_fence AS ended,
                           lag(fence) OVER by_fence AS last, lag(outcome) OVER by_fence AS how
