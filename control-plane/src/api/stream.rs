@@ -41,6 +41,7 @@ const MAX_MESSAGE: usize = 4 << 10;
 #[expect(dead_code, reason = "the guard reads it; it is here for the document")]
 pub struct TicketParam {
     /// Instead of the header `Authorization`: see `POST /api/v1/stream/tickets`
+    #[param(example = "weir_t_N2fVYbPxq0b8m1bq3k4o2aWv7d6g9h0jK1l2M3n4O5p")]
     pub ticket: Option<String>,
 }
 
@@ -174,7 +175,7 @@ pub async fn socket(
     get,
     path = "/api/v1/events/stream",
     tag = "events",
-    params(EventParams, TicketParam, ("Last-Event-ID" = Option<i64>, Header, description = "Instead of `after`: the id of the last event that came")),
+    params(EventParams, TicketParam, ("Last-Event-ID" = Option<i64>, Header, example = 4711, description = "Instead of `after`: the id of the last event that came")),
     responses(
         (status = 200, body = String, content_type = "text/event-stream", description = "Events, until one of both ends it"),
         (status = 410, body = Problem, content_type = "application/problem+json", description = "The events after this cursor are past their retention"),
