@@ -7,6 +7,8 @@ use crate::expression::{self, Expression};
 
 /// Windows that rules look at, in seconds.
 const WINDOW: std::ops::RangeInclusive<u32> = 10..=86_400;
+/// The largest bound of a count or a time: the last whole number that every reader of JSON has exactly (RFC 8259).
+const LARGEST: u64 = (1 << 53) - 1;
 
 /// What is added up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -188,6 +190,12 @@ impl Condition {
                     faults.push(("condition.minimum", "is not at least 1".to_owned()));
                 }
             }
+            Self::LedgerLoss { above_packets: bound, .. } if *bound > LARGEST => {
+                faults.push(("condition.above_packets", format!("{bound} is more than {LARGEST}")));
+            }
+            Self::Clock { skew_above_ms: bound } if *bound > LARGEST => {
+                faults.push(("condition.skew_above_ms", format!("{bound} is more than {LARGEST}")));
+            }
             _ => {}
         }
         faults
@@ -224,6 +232,10 @@ mod tests {
             ["condition.ratio_above", "condition.minimum"]
         );
         assert_eq!(fields(r#"{"kind":"sensor_offline","after_s":0}"#), ["condition.after_s"]);
+        assert_eq!(
+            fields(r#"{"kind":"clock","skew_above_ms":9007199254740992}"#),
+            ["condition.skew_above_ms"]
+        );
         for wrong in [
             r#"{"kind":"weather"}"#,
             r#"{"kind":"clock","skew_above_ms":-1}"#,

@@ -42,7 +42,7 @@ pub struct DetectionsParams {
     #[param(value_type = Option<String>, example = "edge-1")]
     pub sensor: Option<Reference>,
     /// About this address or network, or about exactly this subject
-    #[param(example = "10.0.0.0/8")]
+    #[param(example = "10.0.0.0/8", max_length = 256, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]+$")]
     pub subject: Option<String>,
     /// Seen at or after this time (RFC 3339)
     #[param(value_type = Option<String>, format = "date-time", example = "2026-01-31T00:00:00Z")]

@@ -342,7 +342,7 @@ impl SensorGauges {
 #[derive(Debug)]
 pub struct JobMetrics {
     /// job, outcome
-    runs: IntCounterVec,
+    pub runs: IntCounterVec,
     /// job
     seconds: HistogramVec,
     /// job

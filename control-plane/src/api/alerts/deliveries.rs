@@ -18,7 +18,7 @@ pub struct DeliveryParams {
     #[param(minimum = 1, maximum = 2_147_483_647, example = 1)]
     pub receiver: Option<i32>,
     /// `waiting`, `delivered` or `given_up`
-    #[param(value_type = Option<String>, example = "waiting")]
+    #[param(value_type = Option<String>, example = "waiting", pattern = "^(waiting|delivered|given_up)$")]
     pub state: Option<&'static str>,
 }
 

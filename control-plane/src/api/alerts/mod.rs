@@ -28,13 +28,13 @@ pub const SEVERITIES: [(&str, &str); 3] =
 #[into_params(parameter_in = Query)]
 pub struct AlertParams {
     /// `pending`, `firing` or `resolved`; pending and firing without it
-    #[param(value_type = Option<String>, example = "firing")]
+    #[param(value_type = Option<String>, example = "firing", pattern = "^(pending|firing|resolved)$")]
     pub state: Option<&'static str>,
     /// Of the rule with this id
     #[param(minimum = 1, maximum = 2_147_483_647, example = 1)]
     pub rule: Option<i32>,
     /// `info`, `warning` or `critical`
-    #[param(value_type = Option<String>, example = "critical")]
+    #[param(value_type = Option<String>, example = "critical", pattern = "^(info|warning|critical)$")]
     pub severity: Option<&'static str>,
 }
 
