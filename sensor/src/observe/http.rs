@@ -63,6 +63,11 @@ pub(super) fn is_request(bytes: &[u8]) -> bool {
     }
 }
 
+/// Whether the bytes are the beginning of a method and nothing else.
+pub(super) fn may_become_request(bytes: &[u8]) -> bool {
+    METHODS.iter().any(|method| method.starts_with(bytes))
+}
+
 /// What a stream that has no more yet must begin with.
 const METHODS: [&[u8]; 8] = [b"GET", b"POST", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"CONNECT", b"PATCH"];
 

@@ -203,6 +203,9 @@ fn read(is_dns: bool, bytes: &[u8], found: &mut impl FnMut(Said)) -> Read {
                 Progress::More if rest.len() < MAX_HEAD => Progress::More,
                 _ => Progress::Other,
             }
+        } else if at > 0 && http::may_become_request(rest) {
+            // The next of several requests, cut within its method.
+            Progress::More
         } else {
             Progress::Other
         };
