@@ -33,8 +33,11 @@ fuzz_target!(|input: &[u8]| {
     }
     let source = Source { list: ListId(1), drops: first & 4 != 0, prefixes: &parsed.prefixes };
     let merged = compile(&[source], &[], &[]);
-    assert!(merged.len() <= parsed.prefixes.len());
-    for prefix in parsed.prefixes.iter().take(64) {
+    // An IPv6 prefix around the addresses that stand for IPv4 is cut into pieces that leave those out.
+    let v4 = Prefix { bits: 0xffff << 32, length: 96 };
+    let is_cut = |prefix: &Prefix| prefix.length < 96 && prefix.contains(v4);
+    assert!(merged.len() <= parsed.prefixes.len() || parsed.prefixes.iter().any(is_cut));
+    for prefix in parsed.prefixes.iter().filter(|prefix| !is_cut(prefix)).take(64) {
         // A prefix that was left out or joined lies within one that says the same.
         let within = |entry: &&weir_sensor::kernel::ListedPrefix| {
             Prefix { bits: entry.bits, length: entry.length }.contains(*prefix)
