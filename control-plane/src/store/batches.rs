@@ -14,7 +14,7 @@ use tokio_postgres::types::ToSql;
 
 use super::events::{self, NewEvent, Topic};
 use super::partitions::{Parent, Partition};
-use super::{Class, Isolation, Lease, Pool, StoreError, copy, detections, rollups, sensors};
+use super::{Class, Isolation, Lease, Pool, StoreError, copy, detections, locks, rollups};
 use crate::ingest::rollup::Row;
 use crate::ingest::{Batch, Reason};
 use jiff::Timestamp;
@@ -133,7 +133,7 @@ async fn insert_key(
     batch: &Batch,
     clock: Clock,
 ) -> Result<Result<i64, Stored>, StoreError> {
-    let lock = lease.prepared(sensors::SHARED_LOCK).await?;
+    let lock = lease.prepared(locks::SHARED).await?;
     let statement = lease
         .prepared(
             "WITH sender AS (
@@ -184,7 +184,7 @@ async fn insert_key(
         &batch.clock_step_ns,
     ];
     let client = lease.client();
-    let key: [&(dyn ToSql + Sync); 2] = [&sensors::LOCK_CLASS, &sensor_id];
+    let key: [&(dyn ToSql + Sync); 2] = [&locks::SENSOR, &sensor_id];
     // Sent together, run one after the other: the second sees what was committed while the first waited.
     let (_, row) = tokio::try_join!(client.execute(&lock, &key), client.query_one(&statement, &parameters),)?;
     match (row.get(0), row.get(1)) {

@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio_postgres::Row;
 
 use super::audit::Author;
-use super::{Class, Isolation, Lease, Pool, Reference, StoreError, sensors};
+use super::{Class, Isolation, Lease, Pool, Reference, StoreError, locks, sensors};
 
 /// Credentials of one sensor that work at the same time.
 const MOST_LIVE: i64 = 8;
@@ -199,7 +199,7 @@ pub async fn confirm(pool: &Pool, identity: &Identity) -> Result<(), StoreError>
         let result = async {
             let client = lease.client();
             // Two that are used for the first time together wait for each other, in no order that could lock.
-            client.execute(sensors::EXCLUSIVE_LOCK, &[&sensors::LOCK_CLASS, sensor_id]).await?;
+            client.execute(locks::EXCLUSIVE, &[&locks::SENSOR, sensor_id]).await?;
             let sql = "UPDATE sensor_credential SET first_used_at = now()
                        WHERE credential_id = $1 AND first_used_at IS NULL AND revoked_at IS NULL";
             if client.execute(sql, &[credential_id]).await? == 0 {

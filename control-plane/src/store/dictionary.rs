@@ -53,14 +53,22 @@ impl Dictionary {
             return Ok(Vec::new());
         }
         let day = Timestamp::now().to_zoned(TimeZone::UTC).date();
-        let (new_names, new_systems) = {
+        let (mut numbers, new_names, new_systems) = {
             let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
             let known = known.of(day);
+            let number =
+                |name: &String| if name.is_empty() { Some(0) } else { known.domains.get(name).copied() };
+            let numbers: Vec<Option<i32>> = context.names.iter().map(number).collect();
             // In order, and each once: whoever else adds the same ones does so in the same order.
-            let names: BTreeSet<&str> = context.names.iter().map(String::as_str).collect();
-            let names =
-                names.into_iter().filter(|name| !name.is_empty() && !known.domains.contains_key(*name));
-            (names.map(str::to_owned).collect::<Vec<_>>(), systems(&context.places, &known.systems))
+            let new: BTreeSet<&String> = context
+                .names
+                .iter()
+                .zip(&numbers)
+                .filter(|(_, number)| number.is_none())
+                .map(|(name, _)| name)
+                .collect();
+            let new: Vec<String> = new.into_iter().cloned().collect();
+            (numbers, new, systems(&context.places, &known.systems))
         };
         let mut found = HashMap::new();
         if !new_names.is_empty() || !new_systems.is_empty() {
@@ -77,14 +85,14 @@ impl Dictionary {
         }
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let known = known.of(day);
-        let number = |name: &String| found.get(name).or_else(|| known.domains.get(name)).copied();
-        let numbers: Option<Vec<i32>> =
-            context.names.iter().map(|name| if name.is_empty() { Some(0) } else { number(name) }).collect();
+        for (number, name) in numbers.iter_mut().zip(&context.names).filter(|(number, _)| number.is_none()) {
+            *number = found.get(name).copied();
+        }
         known.domains.extend(found);
         known.systems.extend(new_systems);
-        // Forgotten between the two looks: the next attempt asks for all of them.
-        numbers
-            .ok_or_else(|| StoreError::Unavailable("names were forgotten while they were in use".to_owned()))
+        // Nobody deletes a name of today; a hand in the database may.
+        let numbers: Option<Vec<i32>> = numbers.into_iter().collect();
+        numbers.ok_or_else(|| StoreError::Unavailable("a name went while it was looked up".to_owned()))
     }
 }
 

@@ -13,7 +13,7 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Row, SimpleQueryMessage};
 
 use super::statement::Sql;
-use super::{Class, Isolation, Lease, Pool, StoreError};
+use super::{Class, Isolation, Lease, Pool, StoreError, locks};
 
 /// Bytes of a body, as the table's check has them.
 const MAX_BODY: usize = 16 << 10;
@@ -21,8 +21,6 @@ const MAX_BODY: usize = 16 << 10;
 const BATCH: usize = 5_000;
 /// Rows deleted in one transaction.
 const CHUNK: i64 = 20_000;
-/// With a sensor's id, the advisory lock of whoever appends an event of that sensor, until its commit.
-const LOCK_CLASS: i32 = 0x7765_6973;
 /// Told when events were appended that need a cursor.
 pub const PENDING: &str = "weir_event_pending";
 /// Told when events have their cursors.
@@ -175,7 +173,7 @@ async fn insert<S: ?Sized + Sql>(
     let topic = event.topic.name();
     let mut values: Vec<&(dyn ToSql + Sync)> = vec![&topic, &event.kind, &body];
     if let Some(sensor_id) = &event.sensor_id {
-        values.extend([sensor_id as &(dyn ToSql + Sync), &LOCK_CLASS]);
+        values.extend([sensor_id as &(dyn ToSql + Sync), &locks::EVENTS]);
     }
     lease.client().execute(statement, &values).await?;
     Ok(())

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
-use super::{Class, Isolation, Lease, Pool, StoreError};
+use super::{Class, Isolation, Lease, Pool, StoreError, locks};
 
 /// One numbered step of the schema.
 pub struct Migration {
@@ -48,8 +48,6 @@ pub const MIGRATIONS: &[Migration] = &[
     migration!(91, "0091", "rollups_by_name"),
 ];
 
-/// Advisory lock of whoever changes the schema: "weir" in ASCII, then 1.
-const LOCK: i64 = 0x7765_6972_0000_0001;
 /// How long to wait for another instance's migration.
 const PATIENCE: Duration = Duration::from_mins(2);
 
@@ -92,7 +90,7 @@ pub async fn migrate(pool: &Pool, target: i32, roll_back: bool) -> Result<(i32, 
     let lease = pool.lease(Class::Maintenance, "migrate").await?;
     lock(&lease).await?;
     let result = run(&lease, target, roll_back).await;
-    let unlocked = lease.client().execute("SELECT pg_advisory_unlock($1)", &[&LOCK]).await;
+    let unlocked = lease.client().execute("SELECT pg_advisory_unlock($1)", &[&locks::MIGRATIONS]).await;
     if unlocked.is_ok() {
         lease.finish(Ok(())).await?;
     }
@@ -114,7 +112,7 @@ async fn lock(lease: &Lease<'_>) -> Result<(), MigrationError> {
     loop {
         let row = lease
             .client()
-            .query_one("SELECT pg_try_advisory_lock($1)", &[&LOCK])
+            .query_one("SELECT pg_try_advisory_lock($1)", &[&locks::MIGRATIONS])
             .await
             .map_err(StoreError::from)?;
         if row.get::<_, bool>(0) {

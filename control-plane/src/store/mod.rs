@@ -24,6 +24,7 @@ pub mod filter;
 pub mod flows;
 pub mod jobs;
 pub mod ledger;
+mod locks;
 pub mod maintenance;
 pub mod migrations;
 pub mod names;

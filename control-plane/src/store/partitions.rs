@@ -12,10 +12,7 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp};
 
-use super::{Class, Isolation, Lease, Pool, StoreError};
-
-/// Advisory lock of whoever makes or drops partitions: "weir" in ASCII, then 2.
-const LOCK: i64 = 0x7765_6972_0000_0002;
+use super::{Class, Isolation, Lease, Pool, StoreError, locks};
 
 /// A table that is partitioned by time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -149,7 +146,7 @@ pub async fn ensure(pool: &Pool, known: &Known, wanted: &[Partition]) -> Result<
 
 async fn make(lease: &Lease<'_>, missing: &[Partition]) -> Result<(), StoreError> {
     let client = lease.client();
-    client.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK]).await?;
+    client.execute(locks::ALONE, &[&locks::PARTITIONS]).await?;
     for partition in missing {
         let name = partition.name();
         let attached = client
@@ -208,9 +205,9 @@ pub async fn drop(pool: &Pool, partition: Partition) -> Result<(), StoreError> {
         // Alone, so that no maker attaches the table again between the two steps, old rows and all. Outside a
         // transaction the lock is the session's; on an error the connection is closed, and that frees it.
         let result = async {
-            lease.client().execute("SELECT pg_advisory_lock($1)", &[&LOCK]).await?;
+            lease.client().execute("SELECT pg_advisory_lock($1)", &[&locks::PARTITIONS]).await?;
             detach_and_drop(&lease, &name, parent).await?;
-            lease.client().execute("SELECT pg_advisory_unlock($1)", &[&LOCK]).await?;
+            lease.client().execute("SELECT pg_advisory_unlock($1)", &[&locks::PARTITIONS]).await?;
             Ok(())
         }
         .await;

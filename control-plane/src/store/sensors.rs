@@ -11,7 +11,7 @@ use tokio_postgres::error::SqlState;
 use super::audit::{self, Author, Change};
 use super::events::{self, NewEvent, Topic};
 use super::reference::{self, Reference};
-use super::{Class, Isolation, Lease, Pool, StoreError, credentials};
+use super::{Class, Isolation, Lease, Pool, StoreError, credentials, locks};
 use crate::ingest::Spool;
 
 /// A sensor as the API shows it.
@@ -90,14 +90,6 @@ const COLUMNS: &str = "sensor_id, name, created_at, revoked_at, last_seen_at, la
     spool_at, spool_batches, spool_bytes, spool_capacity_bytes, spool_oldest_age_ms,
     spool_quarantined_batches, spool_quarantined_packets, spool_degraded, site, group_name, labels::text";
 
-/// First of the two numbers of a sensor's advisory lock: "weir" in ASCII; the second is its id.
-pub(super) const LOCK_CLASS: i32 = 0x7765_6972;
-/// Held by each transaction that stores for a sensor. Whoever ends a sensor takes the same lock for itself:
-/// it waits for what is in flight and, unlike at a lock of the row, stands in a queue, so that a sensor
-/// which never pauses cannot put off its own end.
-pub(super) const SHARED_LOCK: &str = "SELECT pg_advisory_xact_lock_shared($1, $2)";
-pub(super) const EXCLUSIVE_LOCK: &str = "SELECT pg_advisory_xact_lock($1, $2)";
-
 /// Whether a name may be a sensor's: 1 to 63 letters, digits, `.`, `_`, `-`; not only digits.
 #[must_use]
 pub fn is_name(name: &str) -> bool {
@@ -167,7 +159,7 @@ pub(super) async fn lock(
     let find = "SELECT sensor_id FROM sensor WHERE sensor_id = $1 OR name = $2";
     let Some(row) = client.query_opt(find, &[&id, &name]).await? else { return Ok(None) };
     let sensor_id: i32 = row.get(0);
-    client.execute(EXCLUSIVE_LOCK, &[&LOCK_CLASS, &sensor_id]).await?;
+    client.execute(locks::EXCLUSIVE, &[&locks::SENSOR, &sensor_id]).await?;
     let sql = "SELECT name, revoked_at IS NOT NULL FROM sensor WHERE sensor_id = $1 AND deleted_at IS NULL";
     let row = client.query_opt(sql, &[&sensor_id]).await?;
     Ok(row.map(|row| (sensor_id, row.get(0), row.get(1))))
@@ -264,7 +256,7 @@ async fn end(
             let find = "SELECT sensor_id FROM sensor WHERE sensor_id = $1 OR name = $2";
             let Some(row) = client.query_opt(find, &[&id, &name]).await? else { return Ok(None) };
             let sensor_id: i32 = row.get(0);
-            client.execute(EXCLUSIVE_LOCK, &[&LOCK_CLASS, &sensor_id]).await?;
+            client.execute(locks::EXCLUSIVE, &[&locks::SENSOR, &sensor_id]).await?;
             let Some(row) = client.query_opt(sql, &[&sensor_id]).await? else { return Ok(None) };
             let name: String = row.get(1);
             tell(&lease, author, names.1, sensor_id, &name, (None, None)).await?;

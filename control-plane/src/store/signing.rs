@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::{Class, Isolation, Pool, StoreError};
+use super::{Class, Isolation, Pool, StoreError, locks};
 
 /// A key that signs, signed, or will.
 #[derive(Clone)]
@@ -23,9 +23,6 @@ pub struct Rotation {
     pub trail: Duration,
 }
 
-/// "weir" in ASCII, then 3.
-const LOCK: i64 = 0x7765_6972_0000_0003;
-
 /// Adds the offered key if the newest one is too old (or at once, if told so), deletes keys whose tokens
 /// have ended, and gives all that are left, newest first.
 pub async fn rotate(
@@ -40,7 +37,7 @@ pub async fn rotate(
         let lease = pool.begin(Class::Admin, Isolation::ReadCommitted, "signing_rotate").await?;
         let result = async {
             let client = lease.client();
-            client.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK]).await?;
+            client.execute(locks::ALONE, &[&locks::SIGNING]).await?;
             // The very first key signs at once.
             client
                 .execute(

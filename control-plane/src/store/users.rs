@@ -9,7 +9,7 @@ use tokio_postgres::error::SqlState;
 
 use super::audit::{self, Author, Change};
 use super::reference::{self, Reference};
-use super::{Class, Isolation, Lease, Pool, StoreError, sessions};
+use super::{Class, Isolation, Lease, Pool, StoreError, locks, sessions};
 use crate::auth::Role;
 
 /// An account as the API shows it.
@@ -353,9 +353,7 @@ async fn keep_an_admin(lease: &Lease<'_>, old: &User) -> Result<(), UserError> {
         return Ok(());
     }
     let client = lease.client();
-    // "weir" in ASCII, then 2.
-    let lock: i64 = 0x7765_6972_0000_0002;
-    client.execute("SELECT pg_advisory_xact_lock($1)", &[&lock]).await.map_err(StoreError::from)?;
+    client.execute(locks::ALONE, &[&locks::LAST_ADMIN]).await.map_err(StoreError::from)?;
     let sql = "SELECT 1 FROM account WHERE role = 'admin' AND disabled_at IS NULL LIMIT 1";
     let left = client.query_opt(sql, &[]).await.map_err(StoreError::from)?;
     left.map(|_| ()).ok_or(UserError::LastAdmin)
