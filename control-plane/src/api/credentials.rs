@@ -15,7 +15,7 @@ use super::body::Body;
 use super::client::Origin;
 use super::error::{Category, Problem};
 use super::paging::PageParams;
-use super::params::{NoParams, Query};
+use super::params::{self, NoParams, Query};
 use super::sensors::{named, unknown};
 use super::{ApiError, AppState, render};
 use crate::auth::{AuthError, SensorToken};
@@ -243,9 +243,7 @@ pub async fn revoke(
     Path((id, credential)): Path<(String, String)>,
     _: Query<NoParams>,
 ) -> Result<Json<Credential>, ApiError> {
-    let credential = credential
-        .parse()
-        .map_err(|_| ApiError::parameter("credential", "is not a credential's id (a number)"))?;
+    let credential = params::id("credential", &credential)?;
     let revoked = credentials::revoke(&state.pool, &caller.author(), &named(&id)?, credential).await?;
     let (sensor_id, row) = revoked.ok_or_else(|| ApiError::not_found("no such sensor or credential"))?;
     state.auth.forget(sensor_id);

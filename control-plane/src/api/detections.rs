@@ -15,7 +15,7 @@ use super::access::Caller;
 use super::body::Body;
 use super::error::Problem;
 use super::paging::PageParams;
-use super::params::{FromParams, NoParams, Params, Query};
+use super::params::{self, FromParams, NoParams, Params, Query};
 use super::{ApiError, AppState, render};
 use crate::ingest::is_word;
 use crate::store::detections::{self, Filter};
@@ -239,7 +239,7 @@ pub async fn get(
     Path(detection): Path<String>,
     _: Query<NoParams>,
 ) -> Result<Json<Detection>, ApiError> {
-    shown(detections::get(&state.pool, number(&detection)?).await?)
+    shown(detections::get(&state.pool, params::id("detection", &detection)?).await?)
 }
 
 /// Acknowledge a detection
@@ -321,14 +321,8 @@ async fn judge(
     judgement: detections::State,
     reason: Option<&str>,
 ) -> Result<Json<Detection>, ApiError> {
-    let id = number(detection)?;
+    let id = params::id("detection", detection)?;
     shown(detections::judge(&state.pool, &caller.author(), id, judgement, reason).await?)
-}
-
-fn number(text: &str) -> Result<i64, ApiError> {
-    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-    let number = text.parse().ok().filter(|number| digits && *number > 0);
-    number.ok_or_else(|| ApiError::parameter("detection", "is not a detection's id"))
 }
 
 fn shown(detection: Option<detections::Detection>) -> Result<Json<Detection>, ApiError> {

@@ -90,8 +90,7 @@ impl Params {
     pub fn number(&mut self, name: &str, bounds: RangeInclusive<u64>) -> Option<u64> {
         let (low, high) = (*bounds.start(), *bounds.end());
         self.parsed(name, &format!("between {low} and {high}"), |text| {
-            let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-            text.parse().ok().filter(|number| digits && bounds.contains(number))
+            digits(text).filter(|number| bounds.contains(number))
         })
     }
 
@@ -125,6 +124,17 @@ impl Params {
         }
         if self.errors.is_empty() { Ok(()) } else { Err(ApiError::parameters(self.errors)) }
     }
+}
+
+/// The id in a path: a whole number from 1, in digits alone. `T` has the width of the column.
+pub fn id<T: TryFrom<u64>>(field: &'static str, text: &str) -> Result<T, ApiError> {
+    let id = digits(text).filter(|id| *id > 0).and_then(|id| T::try_from(id).ok());
+    id.ok_or_else(|| ApiError::parameter(field, "is not an id (a number)"))
+}
+
+/// A number without a sign, which `parse` alone would take.
+fn digits(text: &str) -> Option<u64> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
 /// A value as an error shows it: short, and without control characters.

@@ -13,7 +13,7 @@ use super::access::Caller;
 use super::body::Body;
 use super::error::Problem;
 use super::paging::PageParams;
-use super::params::{NoParams, Query};
+use super::params::{self, NoParams, Query};
 use super::sessions::{OwnedParams, OwnerParams};
 use super::{ApiError, AppState, render};
 use crate::auth::{ApiToken, AuthError, Role, Scope};
@@ -203,7 +203,7 @@ pub async fn revoke(
     Path(token): Path<String>,
     _: Query<NoParams>,
 ) -> Result<Json<Token>, ApiError> {
-    let id = token.parse().map_err(|_| ApiError::parameter("token", "is not a token's id (a number)"))?;
+    let id = params::id("token", &token)?;
     let owner = if caller.principal.role == Role::Admin { None } else { caller.user_id() };
     let revoked = tokens::revoke(&state.pool, &caller.author(), id, owner).await?;
     state.auth.forget_token(id);

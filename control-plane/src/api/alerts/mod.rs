@@ -153,12 +153,6 @@ impl From<AlertError> for ApiError {
     }
 }
 
-/// An id of a path.
-fn id(field: &'static str, text: &str) -> Result<i32, ApiError> {
-    let id = text.parse().ok().filter(|id| *id > 0 && !text.starts_with('+'));
-    id.ok_or_else(|| ApiError::parameter(field, "is not an id (a number)"))
-}
-
 /// Faults of a body.
 #[derive(Default)]
 struct Faults(Vec<FieldError>);

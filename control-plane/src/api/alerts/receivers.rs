@@ -5,13 +5,13 @@ use axum::extract::{Path, State};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Faults, id};
+use super::Faults;
 use crate::alerts::Target;
 use crate::api::access::Caller;
 use crate::api::body::Body;
 use crate::api::error::Problem;
 use crate::api::paging::PageParams;
-use crate::api::params::{NoParams, Query};
+use crate::api::params::{self, NoParams, Query};
 use crate::api::{ApiError, AppState, render};
 use crate::store::alerts::receivers;
 
@@ -151,5 +151,7 @@ pub async fn remove(
     Path(receiver): Path<String>,
     _: Query<NoParams>,
 ) -> Result<Json<Receiver>, ApiError> {
-    Ok(Json(receivers::remove(&state.pool, &caller.author(), id("receiver", &receiver)?).await?.into()))
+    Ok(Json(
+        receivers::remove(&state.pool, &caller.author(), params::id("receiver", &receiver)?).await?.into(),
+    ))
 }

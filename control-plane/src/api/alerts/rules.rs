@@ -7,13 +7,13 @@ use axum::extract::{Path, State};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Faults, id};
+use super::Faults;
 use crate::alerts::Condition;
 use crate::api::access::Caller;
 use crate::api::body::Body;
 use crate::api::error::Problem;
 use crate::api::paging::PageParams;
-use crate::api::params::{NoParams, Query};
+use crate::api::params::{self, NoParams, Query};
 use crate::api::{ApiError, AppState, render};
 use crate::store::alerts::rules::{self, Draft};
 
@@ -237,7 +237,7 @@ pub async fn get(
     Path(rule): Path<String>,
     _: Query<NoParams>,
 ) -> Result<Json<Rule>, ApiError> {
-    let found = rules::get(&state.pool, id("rule", &rule)?).await?;
+    let found = rules::get(&state.pool, params::id("rule", &rule)?).await?;
     found.map(|rule| Json(rule.into())).ok_or_else(|| ApiError::not_found("no such rule"))
 }
 
@@ -261,7 +261,7 @@ pub async fn change(
     _: Query<NoParams>,
     Body(body): Body<RuleChange>,
 ) -> Result<Json<Rule>, ApiError> {
-    let rule = id("rule", &rule)?;
+    let rule = params::id("rule", &rule)?;
     let RuleChange { name, condition, for_s, severity, labels, summary, enabled, receivers } = body;
     let mut faults = Faults::default();
     if let Some(name) = &name {
@@ -303,7 +303,7 @@ pub async fn remove(
     Path(rule): Path<String>,
     _: Query<NoParams>,
 ) -> Result<Json<Rule>, ApiError> {
-    Ok(Json(rules::remove(&state.pool, &caller.author(), id("rule", &rule)?).await?.into()))
+    Ok(Json(rules::remove(&state.pool, &caller.author(), params::id("rule", &rule)?).await?.into()))
 }
 
 fn check(

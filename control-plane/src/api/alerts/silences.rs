@@ -8,12 +8,12 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{Faults, id};
+use super::Faults;
 use crate::api::access::Caller;
 use crate::api::body::Body;
 use crate::api::error::Problem;
 use crate::api::paging::PageParams;
-use crate::api::params::{FromParams, NoParams, Params, Query};
+use crate::api::params::{self, FromParams, NoParams, Params, Query};
 use crate::api::{ApiError, AppState, render};
 use crate::store::alerts::silences::{self, Draft, Matcher};
 
@@ -228,7 +228,7 @@ pub async fn end(
     Path(silence): Path<String>,
     _: Query<NoParams>,
 ) -> Result<Json<EndedSilence>, ApiError> {
-    let id = id("silence", &silence)?;
+    let id = params::id("silence", &silence)?;
     silences::end(&state.pool, &caller.author(), id).await?;
     Ok(Json(EndedSilence { id, state: "ended" }))
 }
