@@ -12,6 +12,7 @@ mod codec;
 mod detection;
 pub mod link;
 mod names;
+pub mod text;
 
 pub use batch::{
     Batch, Direction, DropReason, Dropped, EndReason, Flow, LinkStack, Point, Spool, TcpState, Totals,

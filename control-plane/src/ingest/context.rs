@@ -3,6 +3,7 @@
 //! Names come from packets, so from strangers. A name that cannot be kept as it is is cleaned or dropped and
 //! never makes a batch refused: counts are worth more than names.
 
+use weir_wire::text::is_hostile;
 use weir_wire::{Flow, NameSource, Place, limits};
 
 use super::validate::Invalid;
@@ -74,19 +75,13 @@ fn cleaned(place: Place) -> Place {
 /// At most `most` bytes, without characters that move a cursor or turn the direction of a line.
 pub(super) fn clean(text: &str, most: usize) -> String {
     let mut clean = String::with_capacity(text.len().min(most));
-    for char in text.chars().map(|char| if is_unsafe(char) { char::REPLACEMENT_CHARACTER } else { char }) {
+    for char in text.chars().map(|char| if is_hostile(char) { char::REPLACEMENT_CHARACTER } else { char }) {
         if clean.len() + char.len_utf8() > most {
             break;
         }
         clean.push(char);
     }
     clean
-}
-
-/// Controls (C0, C1), and the marks of bidirectional text and of lines (UAX #9, #14).
-fn is_unsafe(char: char) -> bool {
-    char.is_control()
-        || matches!(char, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 
 use serde::{Serialize, Serializer};
+pub use weir_wire::text::is_hostile;
 
 /// Octets of a single text: user agents are the longest that mean something.
 pub const MAX_TEXT: usize = 512;
@@ -30,19 +31,6 @@ pub fn clean(bytes: &[u8]) -> String {
 pub(super) fn hexadecimal(bytes: &[u8]) -> String {
     let digit = |half: u8| char::from_digit(half.into(), 16).unwrap_or('0');
     bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 0xf)]).collect()
-}
-
-/// Whether a character would do something to whoever shows it.
-#[must_use]
-pub fn is_hostile(character: char) -> bool {
-    character.is_control()
-        || matches!(character,
-            // Soft hyphen, Arabic letter mark, Mongolian vowel separator, zero widths and directional marks.
-            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}'
-            // Line and paragraph separators, embeddings, overrides and isolates.
-            | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
-            // Byte order mark, interlinear annotation, tags.
-            | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// A text under construction that never grows over its bound.

@@ -1,0 +1,14 @@
+//! Characters of text that strangers wrote (I6): one rule for whoever writes a name down and whoever keeps it.
+
+/// Whether a character would do something to whoever shows it.
+#[must_use]
+pub fn is_hostile(character: char) -> bool {
+    character.is_control()
+        || matches!(character,
+            // Soft hyphen, Arabic letter mark, Mongolian vowel separator, zero widths and directional marks.
+            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}'
+            // Line and paragraph separators, embeddings, overrides and isolates.
+            | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+            // Byte order mark, interlinear annotation, tags.
+            | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
