@@ -6,7 +6,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use weir_sensor::config::{ListColumn, ListFormat};
-use weir_sensor::threat::{Cover, Domains, ListId, Prefix, Shape, Source, compile, parse};
+use weir_sensor::threat::{Cover, Domains, ListId, Prefix, Shape, Source, V4, compile, parse};
 
 const MOST: usize = 4096;
 
@@ -34,8 +34,7 @@ fuzz_target!(|input: &[u8]| {
     let source = Source { list: ListId(1), drops: first & 4 != 0, prefixes: &parsed.prefixes };
     let merged = compile(&[source], &[], &[]);
     // An IPv6 prefix around the addresses that stand for IPv4 is cut into pieces that leave those out.
-    let v4 = Prefix { bits: 0xffff << 32, length: 96 };
-    let is_cut = |prefix: &Prefix| prefix.length < 96 && prefix.contains(v4);
+    let is_cut = |prefix: &Prefix| prefix.length < V4.length && prefix.contains(V4);
     assert!(merged.len() <= parsed.prefixes.len() || parsed.prefixes.iter().any(is_cut));
     for prefix in parsed.prefixes.iter().filter(|prefix| !is_cut(prefix)).take(64) {
         // A prefix that was left out or joined lies within one that says the same.

@@ -28,7 +28,7 @@ use std::sync::Arc;
 pub use check::check;
 pub use compile::{Source, compile};
 pub use domains::Domains;
-pub use entry::{Cover, Domain, Entry, EntryError, Prefix, domain};
+pub use entry::{Cover, Domain, Entry, EntryError, Prefix, V4, domain};
 pub use keeper::{Keeper, Order};
 pub use parse::{LineError, LineErrors, ParseError, Parsed, Shape, parse};
 pub use standing::{ListStanding, Standing, stored};
