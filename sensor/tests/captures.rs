@@ -4,7 +4,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::{Path, PathBuf},
+    path::Path,
     process::Command,
 };
 
@@ -141,24 +141,6 @@ fn counted(capture: &Path) -> (BTreeMap<Key, Flow>, Value) {
     (flows, totals)
 }
 
-fn folder() -> PathBuf {
-    std::env::var_os("WEIR_PCAPS")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/pcaps/open"), PathBuf::from)
-}
-
-fn truths() -> Vec<PathBuf> {
-    let folder = folder();
-    let entries = std::fs::read_dir(&folder)
-        .unwrap_or_else(|error| panic!("the captures are in {}: {error}", folder.display()));
-    let mut truths: Vec<PathBuf> = entries
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.to_string_lossy().ends_with(".truth.json"))
-        .collect();
-    truths.sort();
-    assert!(!truths.is_empty(), "no captures in {}", folder.display());
-    truths
-}
-
 /// Differences of one capture from its truth, a line each.
 fn differences(truth: &Path) -> Vec<String> {
     let name = truth.to_string_lossy().replace(".truth.json", ".pcap");
@@ -204,7 +186,7 @@ fn differences(truth: &Path) -> Vec<String> {
 
 #[test]
 fn every_capture_gives_the_flows_packets_and_octets_of_its_truth() {
-    let truths = truths();
+    let truths = weir_testbed::capture::truths().expect("the captures are there");
     let differences: Vec<String> = truths.iter().flat_map(|truth| differences(truth)).collect();
     assert!(differences.is_empty(), "{} differences:\n{}", differences.len(), differences.join("\n"));
     println!("{} captures are counted exactly", truths.len());

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
+use weir_testbed::capture;
 
 /// What is rightly found, by capture; each with its reason. Every other capture is ordinary.
 const EXPECTED: &[(&str, &str, &str)] = &[
@@ -19,16 +20,9 @@ const EXPECTED: &[(&str, &str, &str)] = &[
 ];
 
 fn captures() -> Vec<PathBuf> {
-    let folder = std::env::var_os("WEIR_PCAPS")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/pcaps/open"), PathBuf::from);
-    let entries = std::fs::read_dir(&folder)
-        .unwrap_or_else(|error| panic!("no captures in {}: {error}", folder.display()));
-    let mut found: Vec<_> = entries
-        .map(|entry| entry.expect("the folder reads").path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "pcap"))
-        .collect();
-    found.sort();
-    found
+    let folder = capture::folder().expect("the captures are there");
+    let names = capture::names().expect("the captures are there");
+    names.iter().map(|name| folder.join(format!("{name}.pcap"))).collect()
 }
 
 #[test]

@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::Value;
 use weir_sensor::capture::{Capture, LinkType};
@@ -20,11 +20,6 @@ use weir_sensor::observe::{
 
 /// A statement in a form that both sides can be brought into, and the frames that it was made in.
 type Facts = BTreeMap<String, Vec<u64>>;
-
-fn folder() -> PathBuf {
-    std::env::var_os("WEIR_PCAPS")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/pcaps/open"), PathBuf::from)
-}
 
 fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
@@ -525,15 +520,7 @@ fn compare(truth_file: &Path) -> (usize, Vec<String>, Vec<String>) {
 
 #[test]
 fn every_capture_says_what_its_truth_says_and_no_more() {
-    let folder = folder();
-    let entries = std::fs::read_dir(&folder)
-        .unwrap_or_else(|error| panic!("the captures are in {}: {error}", folder.display()));
-    let mut truths: Vec<PathBuf> = entries
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.to_string_lossy().ends_with(".truth.json"))
-        .collect();
-    truths.sort();
-    assert!(!truths.is_empty(), "no captures in {}", folder.display());
+    let truths = weir_testbed::capture::truths().expect("the captures are there");
     let (mut compared, mut differences, mut excused) = (0, Vec::new(), Vec::new());
     for truth in &truths {
         let (facts, different, let_off) = compare(truth);

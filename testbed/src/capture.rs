@@ -79,17 +79,7 @@ impl Capture {
 
     /// Every capture, by name. An error if there is none.
     pub fn all() -> Result<Vec<Self>> {
-        let folder = folder()?;
-        let entries = fs::read_dir(&folder).map_err(Error::io(format!("list {}", folder.display())))?;
-        let mut names: Vec<String> = entries
-            .flatten()
-            .filter_map(|entry| Some(entry.file_name().to_str()?.strip_suffix(".truth.json")?.to_owned()))
-            .collect();
-        names.sort();
-        if names.is_empty() {
-            return Err(Error::malformed(folder.display().to_string(), "no captures are in it"));
-        }
-        names.iter().map(|name| Self::named(name)).collect()
+        names()?.iter().map(|name| Self::named(name)).collect()
     }
 
     /// Whether every frame can be sent whole over a link of this MTU.
@@ -97,6 +87,27 @@ impl Capture {
     pub fn fits(&self, mtu: u32) -> bool {
         self.truth.replay.mtu_needed <= i64::from(mtu)
     }
+}
+
+/// The captures' names, in order. An error if there is none.
+pub fn names() -> Result<Vec<String>> {
+    let folder = folder()?;
+    let entries = fs::read_dir(&folder).map_err(Error::io(format!("list {}", folder.display())))?;
+    let mut names: Vec<String> = entries
+        .flatten()
+        .filter_map(|entry| Some(entry.file_name().to_str()?.strip_suffix(".truth.json")?.to_owned()))
+        .collect();
+    names.sort();
+    if names.is_empty() {
+        return Err(Error::malformed(folder.display().to_string(), "no captures are in it"));
+    }
+    Ok(names)
+}
+
+/// Each capture's truth, for those that read another part of it than [`Truth`].
+pub fn truths() -> Result<Vec<PathBuf>> {
+    let folder = folder()?;
+    Ok(names()?.iter().map(|name| folder.join(format!("{name}.truth.json"))).collect())
 }
 
 /// Where the captures are.
