@@ -1,6 +1,6 @@
 //! O7, O10: the program itself: its commands, its exit codes, its messages.
 
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -8,20 +8,26 @@ use weir_control_plane::store::migrations::latest;
 
 use crate::support::{ADMIN_TOKEN, database, shared};
 
-struct Setup {
+/// A configuration in a folder of its own, and the program with it.
+pub struct Setup {
     folder: tempfile::TempDir,
     url: String,
 }
 
 impl Setup {
     fn new() -> Self {
+        Self::with("")
+    }
+
+    /// With more settings.
+    pub fn with(more: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::write(folder.path().join("admin"), ADMIN_TOKEN).expect("written");
         let url = shared().database_url(&database(shared()));
         std::fs::write(
             folder.path().join("weir.toml"),
             format!(
-                "[database]\nurl = \"{url}\"\n[auth]\nadmin_token_file = \"{}/admin\"\n",
+                "[database]\nurl = \"{url}\"\n[auth]\nadmin_token_file = \"{}/admin\"\n{more}",
                 folder.path().display()
             ),
         )
@@ -39,10 +45,40 @@ impl Setup {
         self.command(arguments).output().expect("the program runs")
     }
 
-    fn json(&self, arguments: &[&str]) -> Value {
+    pub fn json(&self, arguments: &[&str]) -> Value {
         let output = self.run(arguments);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         serde_json::from_slice(&output.stdout).expect("JSON")
+    }
+
+    /// The server, once it listens, and where.
+    pub async fn serve(&self) -> (Child, String) {
+        let address_file = self.folder.path().join("address");
+        let _ = std::fs::remove_file(&address_file);
+        // A file: a pipe that nobody reads would hold the server up.
+        let log = std::fs::File::create(self.folder.path().join("log")).expect("a file");
+        let mut child = self
+            .command(&["serve", "--listen", "127.0.0.1:0", "--listen-file"])
+            .arg(&address_file)
+            .stderr(log)
+            .spawn()
+            .expect("the program runs");
+        let started = Instant::now();
+        while !address_file.exists() {
+            assert!(started.elapsed() < Duration::from_secs(30), "it did not start");
+            assert!(child.try_wait().expect("it can be asked").is_none(), "it ended early");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let address = std::fs::read_to_string(&address_file).expect("the address");
+        (child, address.trim().to_owned())
+    }
+
+    /// Ends it by a signal; gives its exit code and what it logged.
+    pub fn end(&self, mut child: Child, signal: nix::sys::signal::Signal) -> (Option<i32>, String) {
+        let pid = nix::unistd::Pid::from_raw(child.id() as i32);
+        nix::sys::signal::kill(pid, signal).expect("it is signalled");
+        let code = child.wait().expect("it ends").code();
+        (code, std::fs::read_to_string(self.folder.path().join("log")).expect("text"))
     }
 }
 
@@ -53,26 +89,12 @@ async fn o7_the_server_starts_says_where_and_ends_with_0_on_sigterm() {
     assert_eq!((sensor["id"].as_i64(), sensor["name"].as_str()), (Some(1), Some("edge-1")));
     assert!(sensor["token"].as_str().is_some_and(|token| token.starts_with("weir_s_") && token.len() == 50));
     for signal in [nix::sys::signal::Signal::SIGTERM, nix::sys::signal::Signal::SIGINT] {
-        let address_file = setup.folder.path().join("address");
-        let _ = std::fs::remove_file(&address_file);
-        let mut child = setup
-            .command(&["serve", "--listen", "127.0.0.1:0", "--listen-file"])
-            .arg(&address_file)
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the program runs");
-        let started = Instant::now();
-        while !address_file.exists() {
-            assert!(started.elapsed() < Duration::from_secs(30), "it did not start");
-            assert!(child.try_wait().expect("it can be asked").is_none(), "it ended early");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        let address = std::fs::read_to_string(&address_file).expect("the address");
+        let (child, address) = setup.serve().await;
         let sensors: Value = reqwest::Client::builder()
             .no_proxy()
             .build()
             .expect("a client")
-            .get(format!("http://{}/api/v1/sensors", address.trim()))
+            .get(format!("http://{address}/api/v1/sensors"))
             .bearer_auth(ADMIN_TOKEN)
             .send()
             .await
@@ -81,12 +103,9 @@ async fn o7_the_server_starts_says_where_and_ends_with_0_on_sigterm() {
             .await
             .expect("JSON");
         assert_eq!(sensors["items"][0]["name"], "edge-1");
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id() as i32), signal)
-            .expect("it is signalled");
-        let output = child.wait_with_output().expect("it ends");
-        assert_eq!(output.status.code(), Some(0), "{signal}");
+        let (code, log) = setup.end(child, signal);
+        assert_eq!(code, Some(0), "{signal}");
         // A6: one line a request, in JSON, with its id.
-        let log = String::from_utf8(output.stderr).expect("text");
         let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
         let request = lines.iter().find(|line| line["message"] == "request").expect("the request is logged");
         assert_eq!(
