@@ -62,8 +62,8 @@ pub async fn start(config: &Config) -> anyhow::Result<Server> {
         metrics: Arc::clone(&metrics),
     };
     upkeep.make_ahead(jiff::Timestamp::now()).await.context("make the first partitions")?;
-    let outbound = Outbound::new(&config.outbound);
-    let alerts = Alerts::new(pool.clone(), outbound, config.alerts.clone(), Arc::clone(&metrics));
+    let outbound = Outbound::new(&config.outbound)?;
+    let alerts = Alerts::new(pool.clone(), outbound.clone(), config.alerts.clone(), Arc::clone(&metrics));
     let (shared, own) = ([upkeep.jobs(), alerts.jobs()].concat(), vec![upkeep.gauges()]);
     let jobs = Jobs::new(pool.clone(), Arc::clone(&metrics), config.jobs.clone(), shared, own)
         .await
@@ -109,6 +109,7 @@ pub async fn start(config: &Config) -> anyhow::Result<Server> {
         jobs: jobs.clone(),
         answers: api::Answers::new(config.api.cache_bytes),
         stream: stream.clone(),
+        outbound,
         exports: Arc::new(Semaphore::new(config.api.max_exports)),
     };
     let tls = Tls::open(config, &state.metrics).context("make TLS ready")?;

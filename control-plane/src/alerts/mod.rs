@@ -9,6 +9,7 @@
 //! an instance, and a rule whose question fails keeps its alerts and shows why (decision 61).
 
 mod condition;
+mod email;
 mod receiver;
 
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use crate::store::{Pool, StoreError};
 use crate::telemetry::Metrics;
 
 pub use condition::{Condition, Group, Measure};
+use receiver::Letter;
 pub use receiver::{Target, TargetError};
 
 /// Waits between attempts at one receiver.
@@ -147,8 +149,12 @@ impl Alerts {
 
     async fn send(&self, delivery: &Delivery) -> Result<(), TargetError> {
         let secrets = self.settings.secrets_dir.as_deref();
-        let request = delivery.target.request(delivery, secrets, Timestamp::now())?;
-        let answer = self.outbound.send(request).await?;
-        if (200..300).contains(&answer.status) { Ok(()) } else { Err(TargetError::Status(answer.status)) }
+        match delivery.target.letter(delivery, secrets, Timestamp::now())? {
+            Letter::Mail(mail) => Ok(self.outbound.mail(&mail).await?),
+            Letter::Request(request) => match self.outbound.send(request).await?.status {
+                200..300 => Ok(()),
+                status => Err(TargetError::Status(status)),
+            },
+        }
     }
 }

@@ -1,4 +1,5 @@
-//! Who is told of alerts, and how: a target as it is written down, and the request that it makes of a delivery.
+//! Who is told of alerts, and how: a target as it is written down, and the request or mail that it makes of a
+//! delivery.
 //!
 //! Secrets are files of `alerts.secrets_dir`. A receiver names the file; what is in it is read for each
 //! request and is in no row, answer or line of the log.
@@ -14,6 +15,8 @@ use serde_json::{Value, json};
 use sha2::Sha256;
 use utoipa::ToSchema;
 
+use super::email::{self, MAX_RECIPIENTS, MailTls};
+use crate::outbound::mail::{self, Mail};
 use crate::outbound::{self, OutboundError, Outgoing};
 use crate::store::alerts::deliveries::Delivery;
 
@@ -48,6 +51,39 @@ pub enum Target {
         #[schema(max_length = 63, pattern = "^([A-Za-z][A-Za-z0-9._-]*|[0-9]+[A-Za-z._-][A-Za-z0-9._-]*)$")]
         bearer_secret: Option<String>,
     },
+    /// Mail, by SMTP
+    Email {
+        /// The mail server's name or address
+        #[schema(max_length = 253, example = "mail.example.org")]
+        host: String,
+        /// 587 if it is left out, 465 with `implicit`, 25 with `none`
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schema(minimum = 1, example = 587)]
+        port: Option<u16>,
+        #[serde(default)]
+        tls: MailTls,
+        /// Who logs in at the server
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schema(min_length = 1, max_length = 254)]
+        user: Option<String>,
+        /// Name of the secret that is the password
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schema(max_length = 63, pattern = "^([A-Za-z][A-Za-z0-9._-]*|[0-9]+[A-Za-z._-][A-Za-z0-9._-]*)$")]
+        password_secret: Option<String>,
+        /// Whose mail it is
+        #[schema(max_length = 254, example = "weir@example.org")]
+        from: String,
+        /// Whom it goes to: all, or nobody if the server refuses one
+        #[schema(min_items = 1, max_items = 20, example = json!(["on-call@example.org"]))]
+        to: Vec<String>,
+    },
+}
+
+/// What a target makes of a delivery.
+#[derive(Debug)]
+pub enum Letter {
+    Request(Outgoing),
+    Mail(Box<Mail>),
 }
 
 /// Why a delivery makes no request.
@@ -59,6 +95,10 @@ pub enum TargetError {
     Secret { name: String, error: std::io::Error },
     #[error("the secret `{0}` is empty, or has characters that a header cannot have")]
     BadSecret(String),
+    #[error("`{0}` is not an address that mail can go to")]
+    Address(String),
+    #[error("a message cannot be made: {0}")]
+    Message(String),
     #[error(transparent)]
     Outbound(#[from] OutboundError),
     #[error("the receiver answered {0}")]
@@ -71,6 +111,7 @@ impl Target {
         match self {
             Self::Webhook { .. } => "webhook",
             Self::Alertmanager { .. } => "alertmanager",
+            Self::Email { .. } => "email",
         }
     }
 
@@ -78,15 +119,15 @@ impl Target {
     #[must_use]
     pub fn usual_repeat_s(&self) -> u32 {
         match self {
-            Self::Webhook { .. } => 4 * 3_600,
+            Self::Webhook { .. } | Self::Email { .. } => 4 * 3_600,
             // Under the five minutes after which it takes an alert for resolved.
             Self::Alertmanager { .. } => 60,
         }
     }
 
-    /// The faults of what was written, each with its field.
+    /// The faults of what was written, each with its field. Mail without TLS is one unless it is allowed.
     #[must_use]
-    pub fn faults(&self) -> Vec<(&'static str, String)> {
+    pub fn faults(&self, plain_mail: bool) -> Vec<(&'static str, String)> {
         let mut faults = Vec::new();
         let (url, secrets) = match self {
             Self::Webhook { url, url_secret, signing_secret } => {
@@ -98,6 +139,39 @@ impl Target {
             }
             Self::Alertmanager { url, bearer_secret } => {
                 (Some(url.as_str()), vec![("target.bearer_secret", bearer_secret)])
+            }
+            Self::Email { host, port, tls, user, password_secret, from, to } => {
+                if host.len() > 253 || mail::host(host).is_none() {
+                    faults.push(("target.host", "is not a name or an address".to_owned()));
+                }
+                if *port == Some(0) {
+                    faults.push(("target.port", "is not between 1 and 65535".to_owned()));
+                }
+                if *tls == MailTls::None && !plain_mail {
+                    faults.push(("target.tls", "needs `outbound.allow_plain_mail`".to_owned()));
+                }
+                if *tls == MailTls::None && user.is_some() {
+                    faults.push(("target.user", "would be sent in the clear: use TLS".to_owned()));
+                }
+                if user.is_some() != password_secret.is_some() {
+                    faults.push(("target.password_secret", "goes with `user`".to_owned()));
+                }
+                let plain =
+                    |user: &String| (1..=254).contains(&user.len()) && !user.chars().any(char::is_control);
+                if user.as_ref().is_some_and(|user| !plain(user)) {
+                    faults.push(("target.user", "is not 1 to 254 plain characters".to_owned()));
+                }
+                if email::address(from).is_none() {
+                    faults.push(("target.from", "is not an address such as weir@example.org".to_owned()));
+                }
+                if !(1..=MAX_RECIPIENTS).contains(&to.len()) {
+                    faults.push(("target.to", format!("has not 1 to {MAX_RECIPIENTS} addresses")));
+                }
+                if to.iter().any(|address| email::address(address).is_none()) {
+                    faults
+                        .push(("target.to", "has what is not an address such as ann@example.org".to_owned()));
+                }
+                (None, vec![("target.password_secret", password_secret)])
             }
         };
         if let Some(Err(error)) = url.map(outbound::url) {
@@ -111,13 +185,13 @@ impl Target {
         faults
     }
 
-    /// The request for a delivery, secrets included.
-    pub fn request(
+    /// What is sent for a delivery, secrets included.
+    pub fn letter(
         &self,
         delivery: &Delivery,
         secrets: Option<&Path>,
         now: Timestamp,
-    ) -> Result<Outgoing, TargetError> {
+    ) -> Result<Letter, TargetError> {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         let key = delivery.key.to_string();
@@ -139,7 +213,7 @@ impl Target {
                     headers.insert("x-weir-timestamp", header(name, &timestamp)?);
                     headers.insert("x-weir-signature", header(name, &format!("v1={signature}"))?);
                 }
-                Ok(Outgoing::post(outbound::url(&url)?, headers, body))
+                Ok(Letter::Request(Outgoing::post(outbound::url(&url)?, headers, body)))
             }
             Self::Alertmanager { url, bearer_secret } => {
                 if let Some(name) = bearer_secret {
@@ -149,7 +223,28 @@ impl Target {
                 }
                 let url = format!("{}/api/v2/alerts", url.trim_end_matches('/'));
                 let body = alertmanager(delivery, now).to_string().into_bytes();
-                Ok(Outgoing::post(outbound::url(&url)?, headers, body))
+                Ok(Letter::Request(Outgoing::post(outbound::url(&url)?, headers, body)))
+            }
+            Self::Email { host, port, tls, user, password_secret, from, to } => {
+                let address =
+                    |text: &String| email::address(text).ok_or_else(|| TargetError::Address(text.clone()));
+                let from = address(from)?;
+                let to = to.iter().map(address).collect::<Result<Vec<_>, _>>()?;
+                let login = match (user, password_secret) {
+                    (Some(user), Some(name)) => Some((user.clone(), secret(secrets, name)?.into())),
+                    _ => None,
+                };
+                let message = email::message(delivery, &from, &to).map_err(TargetError::Message)?;
+                let (host, port) = (host.clone(), port.unwrap_or_else(|| tls.port()));
+                Ok(Letter::Mail(Box::new(Mail {
+                    host,
+                    port,
+                    safety: tls.safety(),
+                    login,
+                    from,
+                    to,
+                    message,
+                })))
             }
         }
     }
@@ -218,7 +313,7 @@ mod tests {
 
     fn fields(text: &str) -> Vec<&'static str> {
         let target: Target = serde_json::from_str(text).expect(text);
-        target.faults().into_iter().map(|(field, _)| field).collect()
+        target.faults(false).into_iter().map(|(field, _)| field).collect()
     }
 
     #[test]
@@ -233,6 +328,27 @@ mod tests {
         assert_eq!(fields(r#"{"kind":"webhook","url_secret":"../admin-token"}"#), ["target.url_secret"]);
         assert_eq!(fields(r#"{"kind":"webhook","url_secret":"..","signing_secret":"a/b"}"#).len(), 2);
         assert_eq!(fields(r#"{"kind":"alertmanager","url":"am:9093"}"#), ["target.url"]);
+        let mail = |more: &str| {
+            let text = r#"{"kind":"email","host":"mail.example.org","from":"weir@example.org","to":["ann@example.org"]"#;
+            fields(&format!("{text}{more}}}"))
+        };
+        assert_eq!(mail(""), [""; 0]);
+        assert_eq!(mail(r#","tls":"implicit","user":"weir","password_secret":"mail""#), [""; 0]);
+        assert_eq!(mail(r#","tls":"none""#), ["target.tls"]);
+        assert_eq!(mail(r#","user":"weir""#), ["target.password_secret"]);
+        assert_eq!(
+            mail(r#","user":"we\r\nir","password_secret":"../x""#),
+            ["target.user", "target.password_secret"]
+        );
+        assert_eq!(mail(r#","port":0"#), ["target.port"]);
+        assert_eq!(
+            fields(r#"{"kind":"email","host":"a b","from":"weir","to":["a@b.c\r\nRCPT TO:<x@y.z>"]}"#),
+            ["target.host", "target.from", "target.to"]
+        );
+        assert_eq!(
+            fields(r#"{"kind":"email","host":"a.example","from":"a@b.example","to":[]}"#),
+            ["target.to"]
+        );
     }
 
     /// As `printf '1700000000.{}' | openssl dgst -sha256 -hmac secret` has it.

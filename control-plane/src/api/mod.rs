@@ -66,6 +66,7 @@ use crate::config;
 use crate::ingest::{Admission, Ingest};
 use crate::jobs::Jobs;
 use crate::limits::Limits;
+use crate::outbound::Outbound;
 use crate::store::Pool;
 use crate::stream::Stream;
 use crate::telemetry::Metrics;
@@ -96,6 +97,7 @@ pub struct AppState {
     /// Answers of expensive questions.
     pub answers: Answers,
     pub stream: Stream,
+    pub outbound: Outbound,
     /// Places for exports.
     pub exports: Arc<Semaphore>,
 }

@@ -31,6 +31,10 @@ pub struct Outbound {
     pub allow: Vec<String>,
     /// How long a request may take, its answer included.
     pub timeout_ms: u64,
+    /// Authorities that are believed beside the system's, in PEM.
+    pub ca_file: Option<PathBuf>,
+    /// Whether mail may go to a server without TLS.
+    pub allow_plain_mail: bool,
 }
 
 impl Default for Alerts {
@@ -48,7 +52,7 @@ impl Default for Alerts {
 
 impl Default for Outbound {
     fn default() -> Self {
-        Self { allow: Vec::new(), timeout_ms: 10_000 }
+        Self { allow: Vec::new(), timeout_ms: 10_000, ca_file: None, allow_plain_mail: false }
     }
 }
 

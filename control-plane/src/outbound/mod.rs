@@ -1,4 +1,4 @@
-//! Requests that the server makes to addresses that somebody typed in: alert receivers, feeds.
+//! Requests and mail that the server sends to addresses that somebody typed in: alert receivers, feeds.
 //!
 //! Whoever may name a target must not get a hand into the network that the server stands in. So a name is
 //! resolved once, every address of the answer is judged ([`judge`]), and the connection goes to those very
@@ -6,13 +6,18 @@
 //! are not followed, proxies of the environment are not used, and answers are bounded in size and time.
 
 mod judge;
+pub mod mail;
+mod roots;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::header::HeaderMap;
 use reqwest::redirect::Policy;
 use reqwest::{Method, Url};
+use tokio::net::TcpStream;
 use url::Host;
 
 use crate::config;
@@ -29,6 +34,10 @@ const AGENT: &str = concat!("weir-control-plane/", env!("CARGO_PKG_VERSION"));
 pub struct Outbound {
     allowed: Vec<Network>,
     timeout: Duration,
+    plain_mail: bool,
+    /// Authorities of requests beside the system's, and all of those of mail.
+    authorities: Vec<reqwest::Certificate>,
+    tls: Arc<rustls::ClientConfig>,
 }
 
 /// A request.
@@ -77,6 +86,8 @@ pub enum OutboundError {
     Failed { host: String, what: String },
     #[error("{host}: the answer is longer than {max} bytes")]
     TooLong { host: String, max: usize },
+    #[error("outbound.ca_file: {}: {error}", .path.display())]
+    Authorities { path: PathBuf, error: String },
 }
 
 /// A URL that may be asked later: its form is right; where it leads is looked at then.
@@ -91,9 +102,15 @@ pub fn url(text: &str) -> Result<Url, OutboundError> {
 }
 
 impl Outbound {
-    #[must_use]
-    pub fn new(settings: &config::Outbound) -> Self {
-        Self { allowed: settings.networks(), timeout: Duration::from_millis(settings.timeout_ms) }
+    pub fn new(settings: &config::Outbound) -> Result<Self, OutboundError> {
+        let roots = roots::read(settings.ca_file.as_deref())?;
+        Ok(Self {
+            allowed: settings.networks(),
+            timeout: Duration::from_millis(settings.timeout_ms),
+            plain_mail: settings.allow_plain_mail,
+            authorities: roots.http,
+            tls: roots.tls,
+        })
     }
 
     /// The addresses of a host that may be connected to. One that may not makes all of them void: a name that
@@ -125,6 +142,13 @@ impl Outbound {
         Ok(addresses)
     }
 
+    /// Connects to a host at an address that was judged.
+    async fn connect(&self, host: &Host, port: u16) -> Result<TcpStream, OutboundError> {
+        let addresses = self.resolve(&borrowed(host), port).await?;
+        let connected = TcpStream::connect(&*addresses).await;
+        connected.map_err(|error| OutboundError::Failed { host: host.to_string(), what: error.to_string() })
+    }
+
     /// Sends a request and reads its answer, all within the time limit.
     pub async fn send(&self, outgoing: Outgoing) -> Result<Answer, OutboundError> {
         let host = outgoing.url.host_str().unwrap_or_default().to_owned();
@@ -153,8 +177,10 @@ impl Outbound {
             OutboundError::Failed { host: host.clone(), what }
         };
         // A client for each request: what it may connect to is of this request only.
-        let client = reqwest::Client::builder()
-            .no_proxy()
+        let client = reqwest::Client::builder().no_proxy();
+        let client =
+            self.authorities.iter().cloned().fold(client, reqwest::ClientBuilder::add_root_certificate);
+        let client = client
             .redirect(Policy::none())
             .user_agent(AGENT)
             .resolve_to_addrs(&host, &addresses)
@@ -171,6 +197,14 @@ impl Outbound {
             body.extend_from_slice(&chunk);
         }
         Ok(Answer { status, headers, body })
+    }
+}
+
+fn borrowed(host: &Host) -> Host<&str> {
+    match host {
+        Host::Domain(name) => Host::Domain(name),
+        Host::Ipv4(address) => Host::Ipv4(*address),
+        Host::Ipv6(address) => Host::Ipv6(*address),
     }
 }
 
@@ -202,7 +236,7 @@ mod tests {
     /// However an address is written, it is the address that is judged.
     #[tokio::test]
     async fn i6_addresses_in_disguise_are_refused() {
-        let outbound = Outbound::new(&config::Outbound::default());
+        let outbound = Outbound::new(&config::Outbound::default()).expect("it has no file");
         for disguise in [
             "http://127.0.0.1/",
             "http://2130706433/",

@@ -423,7 +423,7 @@ impl AlertMetrics {
         for state in ["firing", "resolved"] {
             alerts.transitions.with_label_values(&[state]);
         }
-        for kind in ["webhook", "alertmanager"] {
+        for kind in ["webhook", "alertmanager", "email"] {
             for outcome in ["delivered", "failed", "given_up"] {
                 alerts.deliveries.with_label_values(&[kind, outcome]);
             }

@@ -4,12 +4,14 @@
 //! stops or restarts a server starts its own.
 
 mod follow;
+mod mailbox;
 mod people;
 mod support;
 
 mod access;
 mod access_matrix;
 mod alert_deliveries;
+mod alert_email;
 mod alerts;
 mod api_tokens;
 mod audit;

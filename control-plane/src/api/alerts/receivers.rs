@@ -120,7 +120,7 @@ pub async fn add(
 ) -> Result<Json<Receiver>, ApiError> {
     let mut faults = Faults::default();
     faults.name(&body.name);
-    for (field, message) in body.target.faults() {
+    for (field, message) in body.target.faults(state.outbound.allows_plain_mail()) {
         faults.add(field, message);
     }
     let repeat_s = body.repeat_s.unwrap_or_else(|| body.target.usual_repeat_s());

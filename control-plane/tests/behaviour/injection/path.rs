@@ -73,6 +73,10 @@ async fn i6_names_of_secrets_do_not_leave_their_folder() {
             json!({"kind": "webhook", "url_secret": name}),
             json!({"kind": "webhook", "url": "https://a.example/", "signing_secret": name}),
             json!({"kind": "alertmanager", "url": "https://a.example/", "bearer_secret": name}),
+            json!({
+                "kind": "email", "host": "a.example", "user": "a", "password_secret": name,
+                "from": "a@a.example", "to": ["a@a.example"],
+            }),
         ] {
             let body = json!({"name": "climber", "target": target});
             let (status, problem) =

@@ -52,6 +52,11 @@ async fn i6_no_kind_of_receiver_reaches_what_is_inside() {
         targets.push(json!({"kind": "webhook", "url": format!("http://{host}:{port}/")}));
         targets.push(json!({"kind": "alertmanager", "url": format!("http://{host}:{port}")}));
     }
+    for host in ["127.0.0.1", "localhost", "0x7f.1", "[::1]", "169.254.169.254", "10.0.0.25"] {
+        targets.push(json!({
+            "kind": "email", "host": host, "port": port, "from": "weir@example.org", "to": ["ann@example.org"],
+        }));
+    }
     for url in ["http://169.254.169.254/latest/meta-data/", "http://[fe80::1]/", "http://10.255.255.1:1/"] {
         targets.push(json!({"kind": "webhook", "url": url}));
     }
