@@ -1,7 +1,8 @@
 //! P5, A9: how long questions and live events take while sensors send at full rate.
 //!
 //! Eight sensors send batch after batch; a few readers ask the dashboard's questions one after the other; a
-//! thousand clients follow, of which some never read. Everything shares the machine, the clients too.
+//! thousand clients follow, of which some never read. Everything shares the machine, the clients too; so two trivial
+//! questions are asked in the same minute, to quote ratios by.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -118,6 +119,9 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         work.push(tokio::spawn(async move { ask(&bench, &tally).await }));
     }
 
+    let (beside, client) = (Arc::clone(&tally), bench.connect().await?);
+    work.push(tokio::spawn(async move { least(&client, &beside).await }));
+
     let started = Instant::now();
     let (mut most_active, mut most_waiting) = (0, 0);
     while started.elapsed().as_secs() < arguments.seconds {
@@ -221,6 +225,8 @@ async fn send(bench: &Bench, tally: &Tally, token: &str, seed: u64, records: usi
 
 async fn ask(bench: &Bench, tally: &Tally) -> anyhow::Result<()> {
     let questions = [
+        // No table and no caller: what HTTP itself takes beside that load.
+        ("baseline: healthz", "/healthz"),
         ("flows", "/api/v1/flows?limit=100"),
         ("flows of a port", "/api/v1/flows?limit=100&dst_port=22"),
         ("top sources", "/api/v1/flows/top?by=source"),
@@ -240,6 +246,17 @@ async fn ask(bench: &Bench, tally: &Tally) -> anyhow::Result<()> {
         let text = response.text().await?;
         anyhow::ensure!(status == 200, "{what}: {status} {text}");
         tally.took(what, started.elapsed());
+    }
+    Ok(())
+}
+
+/// The least that Postgres can be asked, by a connection of its own: what the machine takes beside that load.
+async fn least(client: &tokio_postgres::Client, tally: &Tally) -> anyhow::Result<()> {
+    while tally.goes_on() {
+        let started = Instant::now();
+        client.query_one("SELECT 1", &[]).await?;
+        tally.took("baseline: SELECT 1", started.elapsed());
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
     Ok(())
 }

@@ -160,7 +160,11 @@ async fn a5_browsers_of_allowed_origins_can_read_errors_too() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a5_every_refusal_reaches_a_browser_with_its_problem() {
     const ORIGIN: &str = "https://weir.example";
-    let plane = Plane::start_with(|config| config.api.cors_origins = vec![ORIGIN.to_owned()]).await;
+    let plane = Plane::start_with(|config| {
+        config.api.cors_origins = vec![ORIGIN.to_owned()];
+        config.limits.query = weir_control_plane::config::Rate { per_minute: 1, burst: 20 };
+    })
+    .await;
     plane.user("vera", weir_control_plane::auth::Role::Viewer).await;
     let viewer = plane.log_in("vera").await.access;
     let user = json!({"name": "vera", "role": "viewer", "password": "correct horse battery"}).to_string();
@@ -198,6 +202,18 @@ async fn a5_every_refusal_reaches_a_browser_with_its_problem() {
         let request = request.header("content-type", "application/json").body(body.to_owned());
         check(status, category, request.send().await.expect("an answer")).await;
     }
+    let ask = async |path: &str, header: &str, value: String| {
+        let request = plane.request(Method::GET, path, ADMIN_TOKEN).header("origin", ORIGIN);
+        request.header(header, value).send().await.expect("an answer")
+    };
+    check(431, "validation", ask("/api/v1/sensors", "x-odd", "a".repeat(20_000)).await).await;
+    let limited = loop {
+        let response = ask("/api/v1/flows", "x-odd", "a".to_owned()).await;
+        if response.status() != 200 {
+            break response;
+        }
+    };
+    check(429, "rate_limit", limited).await;
     plane.sql("ALTER TABLE sensor RENAME COLUMN name TO label");
     let broken = plane.request(Method::GET, "/api/v1/sensors", ADMIN_TOKEN).header("origin", ORIGIN);
     check(500, "database", broken.send().await.expect("an answer")).await;

@@ -178,3 +178,27 @@ async fn a2_headers_that_are_too_many_or_too_long_are_refused() {
         assert_eq!(problem["category"], "validation");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a2_a_request_over_its_deadline_is_answered_and_lets_go_of_what_it_waited_for() {
+    let plane = Plane::start_with(|config| config.api.request_timeout_ms = 500).await;
+    plane.sensor("edge-1").await;
+    let lock = plane
+        .pool()
+        .begin(
+            weir_control_plane::store::Class::Admin,
+            weir_control_plane::store::Isolation::ReadCommitted,
+            "test",
+        )
+        .await
+        .expect("a connection");
+    lock.client().batch_execute("LOCK TABLE point_total").await.expect("it is locked");
+    let response = plane.get("/api/v1/sensors/edge-1/ledger").await;
+    assert_eq!(response.status(), 408);
+    let problem: Value = response.json().await.expect("a problem");
+    assert_eq!(problem["category"], "validation");
+    let waiting = "SELECT count(*) FROM pg_locks WHERE relation = 'point_total'::regclass AND NOT granted";
+    eventually("its statement is over", || async { plane.sql(waiting) == "0" }).await;
+    lock.finish(Ok(())).await.expect("it is unlocked");
+    assert_eq!(plane.get("/api/v1/sensors/edge-1/ledger").await.status(), 200);
+}

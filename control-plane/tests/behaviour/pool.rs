@@ -115,6 +115,27 @@ async fn a8_a_question_that_takes_too_long_is_ended_and_says_so() {
     lock.join().expect("the thread ends").expect_err("its session was ended");
 }
 
+/// Each class of statements has a deadline of its own, which Postgres itself keeps.
+#[tokio::test(flavor = "multi_thread")]
+async fn a8_every_class_of_statements_has_its_deadline() {
+    let plane = Plane::start().await;
+    let timeouts = plane.config.database.statement_timeouts_ms;
+    for class in Class::ALL {
+        let expected = match class {
+            Class::Ingest => timeouts.ingest,
+            Class::Query => timeouts.query,
+            Class::Export => timeouts.export,
+            Class::Admin => timeouts.admin,
+            Class::Maintenance => timeouts.maintenance,
+        };
+        let lease = plane.pool().begin(class, Isolation::ReadCommitted, "test").await.expect("a connection");
+        let sql = "SELECT setting::bigint FROM pg_settings WHERE name = 'statement_timeout'";
+        let row = lease.client().query_one(sql, &[]).await.expect("a setting");
+        assert_eq!(row.get::<_, i64>(0).cast_unsigned(), expected, "{}", class.name());
+        lease.finish(Ok(())).await.expect("it commits");
+    }
+}
+
 /// O5: a statement that takes long is counted by what it was for, whoever was at fault.
 #[tokio::test(flavor = "multi_thread")]
 async fn o5_slow_statements_are_counted() {
