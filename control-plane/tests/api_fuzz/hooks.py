@@ -89,6 +89,8 @@ BEYOND_SCHEMA = {
     # Of rules, silences and receivers: labels by name, receivers that there are, one of two fields, times that follow.
     "labels", "after", "receivers", "condition", "condition.filter", "condition.above", "condition.ratio_above", "target",
     "target.url", "starts_at", "ends_at",
+    # Of mail: hosts and addresses have grammars, a user goes with a password, and no TLS needs a setting.
+    "target.host", "target.tls", "target.user", "target.password_secret", "target.from", "target.to",
 }
 
 
