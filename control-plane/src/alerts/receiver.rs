@@ -83,7 +83,7 @@ pub enum Target {
 #[derive(Debug)]
 pub enum Letter {
     Request(Outgoing),
-    Mail(Box<Mail>),
+    Mail(Mail),
 }
 
 /// Why a delivery makes no request.
@@ -236,15 +236,7 @@ impl Target {
                 };
                 let message = email::message(delivery, &from, &to).map_err(TargetError::Message)?;
                 let (host, port) = (host.clone(), port.unwrap_or_else(|| tls.port()));
-                Ok(Letter::Mail(Box::new(Mail {
-                    host,
-                    port,
-                    safety: tls.safety(),
-                    login,
-                    from,
-                    to,
-                    message,
-                })))
+                Ok(Letter::Mail(Mail { host, port, safety: tls.safety(), login, from, to, message }))
             }
         }
     }

@@ -18,7 +18,7 @@ pub(super) struct Roots {
 pub(super) fn read(file: Option<&Path>) -> Result<Roots, OutboundError> {
     let mut store = RootCertStore::empty();
     // A host without authorities reaches what `ca_file` vouches for; a bad one among many is left out.
-    let (_, _) = store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     let mut http = Vec::new();
     if let Some(path) = file {
         let wrong = |error: String| OutboundError::Authorities { path: path.to_owned(), error };
