@@ -11,6 +11,7 @@
 #![allow(clippy::inline_always, reason = "the kernel programs must inline what they call per packet")]
 
 mod counters;
+pub mod event;
 pub mod filter;
 pub mod link;
 pub mod listed;
@@ -18,6 +19,7 @@ pub mod pins;
 mod slot;
 
 pub use counters::{Control, Counters, HalfControl, PointEntry, Region, Wakeup, wake};
+pub use event::{EventHeader, EventState};
 pub use filter::FilterRule;
 pub use link::LinkStack;
 pub use listed::{Guard, ListCounts, Mark};

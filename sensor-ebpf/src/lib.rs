@@ -4,6 +4,7 @@
 //! read a frame as a pipeline, `link -> network -> transport`, and so do the host's unit tests, property
 //! tests and fuzzers: there is one parser.
 #![no_std]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 #![allow(clippy::inline_always, reason = "the kernel programs must inline what they call per packet")]
 
 mod gso;
@@ -13,6 +14,7 @@ mod parse;
 pub use gso::{Segmented, Segments};
 pub use hash::{hash4, hash6};
 pub use parse::{
-    Chain, Headers, Ipv4, Ipv6, Ipv6Start, Link, Network, Reject, Walk, Window, extensions, ipv4, ipv6,
-    ipv6_start, is_extension, is_vlan, layer3, link, stacked,
+    Chain, Headers, Hello, Ipv4, Ipv6, Ipv6Start, Link, Network, Prefix, Reject, TransportStart, Walk,
+    Window, beside_ip, bounded, extensions, hello, ipv4, ipv6, ipv6_start, is_dns, is_extension, is_vlan,
+    layer3, link, of_datagram, of_ports, of_segment, prefix, stacked, transport_start,
 };

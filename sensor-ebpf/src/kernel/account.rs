@@ -6,8 +6,8 @@ use aya_ebpf::{
     programs::{TcContext, XdpContext},
 };
 use weir_sensor_common::{
-    Control, Count, Counters, DIRECT_IFINDEXES, Flags, HalfControl, Key, PointEntry, filter, listed::loaded,
-    wake,
+    Control, Count, Counters, DIRECT_IFINDEXES, Flags, HalfControl, Key, PointEntry, event::flag, filter,
+    listed::loaded, wake,
 };
 use weir_sensor_ebpf::{
     Chain, Link, Reject, Segmented, Segments, Window, ipv4, ipv6_start, is_extension, layer3, link,
@@ -15,6 +15,7 @@ use weir_sensor_ebpf::{
 
 use super::{
     clock,
+    event::{self, Offer},
     filter::{Subject, allows},
     frame::{self, Frame},
     listed,
@@ -61,6 +62,7 @@ struct Spot {
     cpu: u32,
     point: u8,
     layer3: bool,
+    egress: bool,
 }
 
 impl Spot {
@@ -74,6 +76,12 @@ impl Spot {
         let halves = (&raw const self.control.halves).cast::<HalfControl>();
         // SAFETY: there are two halves.
         unsafe { &*halves.add(self.half() as usize) }
+    }
+
+    /// As an event has it.
+    #[inline(always)]
+    fn flags(&self) -> u8 {
+        self.layer3 as u8 * flag::LAYER3 | self.egress as u8 * flag::EGRESS
     }
 
     /// Index of this CPU's region of counters.
@@ -99,7 +107,7 @@ pub fn frame(frame: &Frame, context: &XdpContext) -> u32 {
     match count(frame, spot, context) {
         Ok(outcome) => outcome,
         Err(reject) => {
-            refuse(spot, frame, reject);
+            refuse(spot, frame, reject, context);
             outcome::PASS
         }
     }
@@ -121,7 +129,7 @@ pub fn skb(context: &TcContext, direction: Direction, last: bool) -> u32 {
     if !last && reject == Reject::Truncated && frame.is_partial() {
         return outcome::PULL;
     }
-    refuse(spot, &frame, reject);
+    refuse(spot, &frame, reject, context);
     outcome::PASS
 }
 
@@ -149,7 +157,8 @@ fn spot(ifindex: u32, direction: Direction) -> Option<Spot> {
     let epoch = unsafe { (&raw const control.epoch).read_volatile() };
     // SAFETY: a helper without arguments.
     let cpu = unsafe { bpf_get_smp_processor_id() };
-    Some(Spot { control, epoch, cpu, point, layer3: layer3 != 0 })
+    let egress = matches!(direction, Direction::Egress);
+    Some(Spot { control, epoch, cpu, point, layer3: layer3 != 0, egress })
 }
 
 #[inline(always)]
@@ -176,7 +185,7 @@ fn count<C: Context>(frame: &Frame, spot: Spot, context: &C) -> Result<u32, Reje
     let found =
         if spot.layer3 { layer3(&window)? } else { link(&mut window, frame::tag(frame.offloaded_tag()))? };
     match found {
-        Link::V4(number) => count4(frame, spot, window, number),
+        Link::V4(number) => count4(frame, spot, window, number, context),
         Link::V6(number) => count6(frame, spot, window, number, context),
         Link::Stacked => {
             let passed = context.stacked(frame.offloaded_tag(), spot.half(), spot.cpu);
@@ -187,17 +196,23 @@ fn count<C: Context>(frame: &Frame, spot: Spot, context: &C) -> Result<u32, Reje
             if packed::link_is_v6(passed) {
                 count6(frame, spot, window, number, context)
             } else {
-                count4(frame, spot, window, number)
+                count4(frame, spot, window, number, context)
             }
         }
     }
 }
 
 #[inline(always)]
-fn count4(frame: &Frame, spot: Spot, mut window: Window<'_>, number: u16) -> Result<u32, Reject> {
+fn count4<C: Context>(
+    frame: &Frame,
+    spot: Spot,
+    mut window: Window<'_>,
+    number: u16,
+    context: &C,
+) -> Result<u32, Reject> {
     let left = frame.left(&window);
     let packet = ipv4(&mut window, left)?;
-    Ok(into_flow(&packet, number, left, frame, spot))
+    Ok(into_flow(&packet, number, left, frame, spot, context))
 }
 
 #[inline(always)]
@@ -222,13 +237,20 @@ fn count6<C: Context>(
         window.skip(chain.octets);
     }
     let packet = start.finish(&mut window, chain)?;
-    Ok(into_flow(&packet, number, left, frame, spot))
+    Ok(into_flow(&packet, number, left, frame, spot, context))
 }
 
 /// Counts an IP packet, of which `left` octets are in the frame, as flow, overflow or filtered; then asks what
 /// the lists want of it. An [`outcome`].
 #[inline(always)]
-fn into_flow<T: Table>(packet: &T, link: u16, left: u32, frame: &Frame, spot: Spot) -> u32 {
+fn into_flow<T: Table, C: Context>(
+    packet: &T,
+    link: u16,
+    left: u32,
+    frame: &Frame,
+    spot: Spot,
+    context: &C,
+) -> u32 {
     let headers = packet.headers();
     let wire = if frame.gso_size == 0 {
         Segments { packets: 1, octets: headers.octets as u64, octets_l2: frame.octets as u64 }
@@ -261,7 +283,9 @@ fn into_flow<T: Table>(packet: &T, link: u16, left: u32, frame: &Frame, spot: Sp
         return listed::without_slot(packet, addition);
     }
     let key = Key::pack_with(headers.ports, headers.protocol, spot.point, link);
-    match table::find(packet, spot.half() * WEIR_TABLE_CPUS.load() + spot.cpu, key) {
+    let interest = if event::on() { event::interest(headers, left, spot.epoch) } else { 0 };
+    let mut before = 0;
+    let outcome = match table::find(packet, spot.half() * WEIR_TABLE_CPUS.load() + spot.cpu, key) {
         Place::Found(slot) => {
             let now = if headers.flags & SYN_OR_FIN == 0 {
                 clock::coarse(spot.control)
@@ -270,12 +294,13 @@ fn into_flow<T: Table>(packet: &T, link: u16, left: u32, frame: &Frame, spot: Sp
             };
             // SAFETY: a map value of this CPU's own region.
             let slot = unsafe { &mut *slot };
-            table::add(T::fields(slot), addition, headers.flags, now);
+            before = table::add(T::fields(slot), addition, headers.flags, now);
             let fields = T::fields(slot);
             if Count(*fields.count).is_guarded() {
-                return listed::verdict(Flags::mark(*fields.flags), addition);
+                listed::verdict(Flags::mark(*fields.flags), addition)
+            } else {
+                outcome::PASS
             }
-            outcome::PASS
         }
         place => {
             if settings.rules != 0 || settings.default_action != filter::ALLOW {
@@ -285,18 +310,27 @@ fn into_flow<T: Table>(packet: &T, link: u16, left: u32, frame: &Frame, spot: Sp
                     return listed::without_slot(packet, addition);
                 }
             }
-            let Place::Free(slot) = place else {
+            if let Place::Free(slot) = place {
+                let now_ns = clock::precise(spot.control);
+                let mark = listed::mark(packet, loaded::ANY);
+                // SAFETY: a map value of this CPU's own region.
+                table::start(packet, key, unsafe { &mut *slot }, addition, now_ns, mark);
+                fill::<T>(spot);
+                if mark.drops() { listed::verdict(mark, addition) } else { outcome::PASS }
+            } else {
                 overflow(counters, wire, spot);
-                return listed::without_slot(packet, addition);
-            };
-            let now_ns = clock::precise(spot.control);
-            let mark = listed::mark(packet, loaded::ANY);
-            // SAFETY: a map value of this CPU's own region.
-            table::start(packet, key, unsafe { &mut *slot }, addition, now_ns, mark);
-            fill::<T>(spot);
-            if mark.drops() { listed::verdict(mark, addition) } else { outcome::PASS }
+                listed::without_slot(packet, addition)
+            }
         }
+    };
+    // All is counted; what was filtered or left out by sampling is not looked into.
+    if event::on() {
+        let link_octets = frame.readable_octets().wrapping_sub(left);
+        let hash = packet.hash(key);
+        let (point, flags) = (spot.point, spot.flags());
+        event::offer(context, &Offer { interest, headers, link_octets, left, before, hash, point, flags });
     }
+    outcome
 }
 
 /// Counts a slot that came into use, and asks for a drain at three quarters.
@@ -323,13 +357,18 @@ fn overflow(counters: &mut Counters, wire: Segments, spot: Spot) {
 
 /// A frame that is no flow's.
 #[inline(always)]
-fn refuse(spot: Spot, frame: &Frame, reject: Reject) {
+fn refuse<C: Context>(spot: Spot, frame: &Frame, reject: Reject, context: &C) {
     let Some(counters) = counters(spot) else { return };
     let frames = if frame.gso_segs > 1 { frame.gso_segs as u64 } else { 1 };
     counters.frames += frames;
     counters.octets_l2 += frame.octets as u64;
     match reject {
-        Reject::NonIp => counters.non_ip += frames,
+        Reject::NonIp => {
+            counters.non_ip += frames;
+            if event::on() && !spot.layer3 {
+                event::offer_beside_ip(context, spot.point, spot.flags());
+            }
+        }
         // Headers that lie where this program cannot read: the packet may be sound, so it is not called
         // malformed; it could not be attributed.
         Reject::Truncated if frame.is_partial() => {

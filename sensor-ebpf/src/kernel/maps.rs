@@ -7,13 +7,13 @@ use aya_ebpf::{
     maps::{Array, HashMap, PerCpuArray, RingBuf},
 };
 use weir_sensor_common::{
-    Control, Counters, DIRECT_IFINDEXES, FilterRule, Guard, LinkStack, ListCounts, PointEntry, Region, Slot4,
-    Slot6, filter, link,
+    Control, Counters, DIRECT_IFINDEXES, EventState, FilterRule, Guard, LinkStack, ListCounts, PointEntry,
+    Region, Slot4, Slot6, event, filter, link,
     listed::{KEY_OCTETS, MAX_LISTS, bits},
 };
 use weir_sensor_ebpf::Walk;
 
-use super::filter::Subject;
+use super::{event::Record, filter::Subject};
 
 /// Epoch and settings of each half.
 #[map]
@@ -85,3 +85,18 @@ pub static WEIR_GUARD: Array<Guard> = Array::with_max_entries(1, BPF_F_MMAPABLE)
 /// What was done to packets, by list.
 #[map]
 pub static WEIR_LIST_COUNTS: PerCpuArray<ListCounts> = PerCpuArray::with_max_entries(MAX_LISTS + 1, 0);
+/// Packets whose bytes userspace wants.
+#[map]
+pub static WEIR_EVENT_RING: RingBuf = RingBuf::with_byte_size(event::RING_OCTETS, 0);
+
+/// What became of them, by class.
+#[map]
+pub static WEIR_EVENT_STATES: PerCpuArray<EventState> = PerCpuArray::with_max_entries(event::class::END, 0);
+
+/// Where an event is put together.
+#[map]
+pub static WEIR_EVENT_SCRATCH: PerCpuArray<Record> = PerCpuArray::with_max_entries(1, 0);
+
+/// Hellos that go on in further segments: hash of the flow above, sequence number of their end below.
+#[map]
+pub static WEIR_EVENT_HELLOS: Array<u64> = Array::with_max_entries(event::CONTINUATIONS, 0);

@@ -2,6 +2,7 @@
 
 pub mod account;
 pub mod clock;
+mod event;
 mod filter;
 pub mod frame;
 mod link_number;

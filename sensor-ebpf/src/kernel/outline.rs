@@ -7,6 +7,7 @@
 
 use aya_ebpf::{
     bindings::{__sk_buff, xdp_md},
+    helpers::generated::{bpf_skb_load_bytes, bpf_xdp_load_bytes},
     programs::{TcContext, XdpContext},
 };
 use aya_log_ebpf::{debug, info};
@@ -14,10 +15,12 @@ use weir_sensor_ebpf::{Reject, Window, extensions, stacked};
 
 use super::{
     account::{self, Direction, outcome},
-    frame::{self, opaque},
+    event,
+    frame::{self, Frame, opaque},
     link_number,
     maps::WEIR_WALK,
     packed,
+    settings::WEIR_XDP_HELPERS,
 };
 
 /// What differs between the contexts.
@@ -28,6 +31,12 @@ pub trait Context: aya_ebpf::EbpfContext {
     fn stacked(&self, tag: u32, half: u32, cpu: u32) -> u64;
     /// Passes extension headers from `taken` on. A packed chain.
     fn extensions(&self, taken: u32, protocol: u32, rest: u32) -> u64;
+    /// Hands a packet to userspace, if it is what it seems; see [`event::take`].
+    fn event(&self, what: u32, at: u32, payload: u32, hash: u32);
+    /// The frame; without outer headers, where an skb has some (`tunnelled`).
+    fn frame(&self, tunnelled: bool) -> Frame;
+    /// Copies octets of the frame, from `offset` on, to the scratch of events, of which `to` is the start.
+    fn copy(&self, offset: u32, to: *mut u8, octets: u32) -> bool;
 }
 
 impl Context for XdpContext {
@@ -50,6 +59,25 @@ impl Context for XdpContext {
     fn extensions(&self, taken: u32, protocol: u32, rest: u32) -> u64 {
         weir_xdp_extensions(self.ctx, taken, protocol, rest)
     }
+
+    #[inline(always)]
+    fn event(&self, what: u32, at: u32, payload: u32, hash: u32) {
+        weir_xdp_event(self.ctx, what, at, payload, hash);
+    }
+
+    #[inline(always)]
+    fn frame(&self, _: bool) -> Frame {
+        if WEIR_XDP_HELPERS.load() == 0 { Frame::xdp_linear(self) } else { Frame::xdp_frags(self) }
+    }
+
+    #[inline(always)]
+    fn copy(&self, offset: u32, to: *mut u8, octets: u32) -> bool {
+        if WEIR_XDP_HELPERS.load() == 0 {
+            return weir_xdp_copy(self.ctx, octets) != 0;
+        }
+        // SAFETY: the context is the program's own, and the scratch has room.
+        unsafe { bpf_xdp_load_bytes(self.ctx, offset, to.cast(), octets) == 0 }
+    }
 }
 
 impl Context for TcContext {
@@ -71,6 +99,26 @@ impl Context for TcContext {
     #[inline(always)]
     fn extensions(&self, taken: u32, protocol: u32, rest: u32) -> u64 {
         weir_tc_extensions(self.skb.skb, taken, protocol, rest)
+    }
+
+    #[inline(always)]
+    fn event(&self, what: u32, at: u32, payload: u32, hash: u32) {
+        weir_tc_event(self.skb.skb, what, at, payload, hash);
+    }
+
+    #[inline(always)]
+    fn frame(&self, tunnelled: bool) -> Frame {
+        let mut frame = Frame::skb(self);
+        if tunnelled {
+            frame.pass_outer_headers(self);
+        }
+        frame
+    }
+
+    #[inline(always)]
+    fn copy(&self, offset: u32, to: *mut u8, octets: u32) -> bool {
+        // SAFETY: the context is the program's own, and the scratch has room.
+        unsafe { bpf_skb_load_bytes(self.skb.skb.cast(), offset, to.cast(), octets) == 0 }
     }
 }
 
@@ -96,6 +144,26 @@ extern "C" fn weir_xdp_extensions(context: *mut xdp_md, taken: u32, protocol: u3
 #[inline(never)]
 extern "C" fn weir_tc_extensions(context: *mut __sk_buff, taken: u32, protocol: u32, rest: u32) -> u64 {
     pass_extensions(&TcContext::new(context), taken, protocol, rest)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn weir_xdp_event(context: *mut xdp_md, what: u32, at: u32, payload: u32, hash: u32) -> u32 {
+    event::take(&XdpContext::new(context), what, at, payload, hash);
+    0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn weir_tc_event(context: *mut __sk_buff, what: u32, at: u32, payload: u32, hash: u32) -> u32 {
+    event::take(&TcContext::new(context), what, at, payload, hash);
+    0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn weir_xdp_copy(context: *mut xdp_md, octets: u32) -> u32 {
+    event::copy_linear(&Frame::xdp_linear(&XdpContext::new(context)), octets) as u32
 }
 
 /// Counts a TC program's packet; an [`outcome`]. Where that is to pull, it must be called again, `last`, when

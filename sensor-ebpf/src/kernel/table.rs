@@ -74,10 +74,11 @@ pub fn find<T: Table>(table: &T, region: u32, key: u64) -> Place<T::Slot> {
     Place::Full
 }
 
-/// Adds to a slot that holds the flow.
+/// Adds to a slot that holds the flow; the packets that it had before.
 #[inline(always)]
-pub fn add(fields: Fields<'_>, addition: Addition, flags: u64, now: u64) {
-    *fields.count = Count(*fields.count).add(addition.packets, flags).0;
+pub fn add(fields: Fields<'_>, addition: Addition, flags: u64, now: u64) -> u64 {
+    let before = Count(*fields.count);
+    *fields.count = before.add(addition.packets, flags).0;
     *fields.octets += addition.octets;
     if WEIR_REPLAY.load() == 0 {
         *fields.last = now;
@@ -86,6 +87,7 @@ pub fn add(fields: Fields<'_>, addition: Addition, flags: u64, now: u64) {
         *fields.first_ns = (*fields.first_ns).min(now);
         *fields.last = (*fields.last).max(now);
     }
+    before.packets()
 }
 
 /// Fills a free slot.

@@ -5,7 +5,7 @@ use weir_sensor_common::fragment;
 use super::{
     Headers, Reject,
     transport::{nothing, transport},
-    window::{Window, header},
+    window::{Window, bounded, header},
 };
 
 header!(Ipv4Header {
@@ -55,7 +55,7 @@ pub fn ipv4(window: &mut Window<'_>, left: u32) -> Result<Ipv4, Reject> {
     let transport = if fragments == fragment::LATER || end < header_octets {
         nothing()
     } else {
-        window.skip(header_octets - 20);
+        window.skip(bounded::<0x3f>((header_octets - 20) as u64));
         transport(window, header.protocol, end - header_octets)?
     };
     Ok(Ipv4 {

@@ -1,7 +1,10 @@
 //! From Ethernet to IP: VLAN tags (802.1Q, 802.1ad), PPPoE sessions (RFC 2516), MPLS label stacks
 //! (RFC 3032), LLC/SNAP (RFC 1042).
 
-use weir_sensor_common::link::{self, LinkStack};
+use weir_sensor_common::{
+    event,
+    link::{self, LinkStack},
+};
 
 use super::{
     Reject,
@@ -38,6 +41,8 @@ const MPLS_UNICAST: u16 = 0x8847;
 const MPLS_MULTICAST: u16 = 0x8848;
 /// Values below are an 802.3 length, and an LLC header follows.
 const FIRST_ETHERTYPE: u16 = 0x0600;
+/// Tags that are passed before a protocol beside IP.
+const MAX_TAGS: usize = 4;
 const PPP_IPV4: u8 = 0x21;
 const PPP_IPV6: u8 = 0x57;
 
@@ -163,6 +168,37 @@ fn snap(window: &mut Window<'_>, stack: &mut LinkStack) -> Result<Network, Rejec
     };
     push(stack, link::SNAP)?;
     Ok(network)
+}
+
+/// What a frame that is not IP is about: one of [`event::class`], or none of them. `window` stands at its start.
+#[inline(always)]
+#[must_use]
+pub fn beside_ip(window: &mut Window<'_>) -> u32 {
+    /// `01:00:0c:cc:cc:cc`, which several of one vendor's protocols share.
+    const CDP_GROUP: [u8; 6] = [0x01, 0x00, 0x0c, 0xcc, 0xcc, 0xcc];
+    const CDP: u16 = 0x2000;
+    const ARP: u16 = 0x0806;
+    let Some(ethernet) = window.take::<Ethernet>() else { return event::class::NONE };
+    let mut ethertype = u16::from_be(ethernet.ethertype);
+    for _ in 0..MAX_TAGS {
+        if !is_vlan(ethertype) {
+            break;
+        }
+        let Some(tag) = window.take::<VlanTag>() else { return event::class::NONE };
+        ethertype = u16::from_be(tag.ethertype);
+    }
+    match ethertype {
+        ARP => event::class::ARP,
+        0x88cc => event::class::LLDP,
+        length if length < FIRST_ETHERTYPE => match window.take::<LlcSnap>() {
+            Some(snap) if u16::from_be(snap.ethertype) == CDP && ethernet.dst == CDP_GROUP => {
+                event::class::CDP
+            }
+            Some(snap) if u16::from_be(snap.ethertype) == ARP => event::class::ARP,
+            _ => event::class::NONE,
+        },
+        _ => event::class::NONE,
+    }
 }
 
 #[inline(always)]

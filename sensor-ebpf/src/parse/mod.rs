@@ -9,13 +9,17 @@
 mod ipv4;
 mod ipv6;
 mod link;
+mod payload;
 mod transport;
 mod window;
 
 pub use ipv4::{Ipv4, ipv4};
 pub use ipv6::{Chain, Ipv6, Ipv6Start, Walk, extensions, ipv6, ipv6_start, is_extension};
-pub use link::{Link, Network, is_vlan, layer3, link, stacked};
-pub use window::Window;
+pub use link::{Link, Network, beside_ip, is_vlan, layer3, link, stacked};
+pub use payload::{
+    Hello, Prefix, TransportStart, hello, is_dns, of_datagram, of_ports, of_segment, prefix, transport_start,
+};
+pub use window::{Window, bounded};
 
 /// Why a frame is not counted into a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +43,8 @@ pub struct Headers {
     pub ports: u32,
     /// Layer-3 octets by the IP header's own claim.
     pub octets: u32,
+    /// Octets from the start of the IP header to the transport header.
+    pub network_octets: u32,
     /// Octets from the start of the IP header to the end of the transport header: what each segment of
     /// a GSO packet repeats.
     pub header_octets: u32,
@@ -57,5 +63,14 @@ impl Headers {
     #[must_use]
     pub const fn dst_port(&self) -> u16 {
         (self.ports >> 16) as u16
+    }
+
+    /// Octets behind the transport header, of which `left` are there from the IP header on: where the IP header
+    /// does not say how long the packet is, all of them.
+    #[inline(always)]
+    #[must_use]
+    pub const fn payload_octets(&self, left: u32) -> u32 {
+        let end = if self.octets < self.header_octets { left } else { self.octets };
+        end.saturating_sub(self.header_octets)
     }
 }

@@ -77,6 +77,7 @@ impl Transport {
             protocol,
             ports: self.ports,
             octets,
+            network_octets,
             header_octets: network_octets + self.header_octets,
             flags: self.flags | fragments.pack(),
         }

@@ -78,6 +78,24 @@ impl<'a> Window<'a> {
     }
 }
 
+/// A number that is added to a pointer, below a bound that the verifier sees. The compiler knows that the mask changes
+/// nothing and would leave it out; and verifiers before 5.16 forget what they knew of a number that was spilled.
+#[inline(always)]
+#[must_use]
+pub fn bounded<const MASK: u32>(number: u64) -> u32 {
+    #[cfg(target_arch = "bpf")]
+    {
+        let mut number = number;
+        // SAFETY: an AND of a register with a constant.
+        unsafe { core::arch::asm!("{number} &= {mask}", number = inout(reg) number, mask = const MASK) };
+        number as u32
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    {
+        number as u32 & MASK
+    }
+}
+
 macro_rules! header {
     ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty),* $(,)? }) => {
         $(#[$doc])*

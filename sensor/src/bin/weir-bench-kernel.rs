@@ -10,7 +10,7 @@ use nix::{
 };
 use serde::Serialize;
 use weir_sensor::kernel::{
-    FilterAction, FilterRule, KernelError, KernelLog, ListedPrefix, Settings, TableSizes,
+    EventSettings, FilterAction, FilterRule, KernelError, KernelLog, ListedPrefix, Settings, TableSizes,
     bench::{Hook, Ip, Rig, Subject},
 };
 
@@ -49,6 +49,9 @@ enum Bench {
         /// Packets of one measurement.
         #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1000..=100_000_000))]
         packets: u32,
+        /// Octets of payload in each packet.
+        #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=1400))]
+        payload: u16,
     },
     /// What threat lists cost: to load, for a packet of a known flow, for the first packet of a flow.
     Lists {
@@ -82,8 +85,8 @@ fn main() -> ExitCode {
         eprintln!("weir-bench-kernel: cannot stay on one CPU; figures will scatter");
     }
     let result = match Arguments::parse().bench {
-        Bench::Kernel { json, object, program, rounds, flows, packets } => {
-            kernel(json, object.zip(program).as_ref(), rounds, &flows, packets)
+        Bench::Kernel { json, object, program, rounds, flows, packets, payload } => {
+            kernel(json, object.zip(program).as_ref(), Load { rounds, packets, payload }, &flows)
         }
         Bench::Lists { json, entries, rounds } => lists(json, entries, rounds),
         Bench::Drain { json, flows, rounds } => drain(json, flows, rounds),
@@ -103,14 +106,16 @@ struct KernelRow {
     program: &'static str,
     ip: u8,
     flows: u32,
+    payload: u16,
     ns_above_empty: i64,
+    no_events_ns: i64,
     lru_percpu_hash_ns: i64,
     percpu_hash_ns: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
     foreign_ns: Option<i64>,
 }
 
-/// All features on: a rule that every new flow is asked about, kernel messages, every packet counted.
+/// All features on: a rule that every new flow is asked about, kernel messages, events, every packet counted.
 fn settings() -> Settings {
     Settings {
         filter: vec![FilterRule {
@@ -124,20 +129,28 @@ fn settings() -> Settings {
     }
 }
 
+/// How much is measured.
+#[derive(Clone, Copy)]
+struct Load {
+    rounds: u32,
+    packets: u32,
+    payload: u16,
+}
+
 fn kernel(
     json: bool,
     foreign: Option<&(PathBuf, String)>,
-    rounds: u32,
+    load: Load,
     numbers: &[u32],
-    packets: u32,
 ) -> Result<(), KernelError> {
     if !json {
         println!(
-            "{:<5} {:>2} {:>9} {:>10} {:>10} {:>10} {:>8}{}",
+            "{:<5} {:>2} {:>9} {:>10} {:>10} {:>10} {:>10} {:>8}{}",
             "hook",
             "ip",
             "flows",
             "weir ns",
+            "no events",
             "lru ns",
             "hash ns",
             "weir/lru",
@@ -149,19 +162,25 @@ fn kernel(
             for &flows in numbers {
                 // Tables as an operator sizes them: at half load, and never below the default.
                 let slots = (2 * flows.next_power_of_two()).max(TableSizes::default().ipv4_slots);
-                let mut rig = Rig::new(hook, ip, slots, &settings())?;
+                let rig = |settings: &Settings| Rig::with_payload(hook, ip, slots, load.payload, settings);
+                // One after the other: the tables of both would not fit into every machine.
+                let without = Settings { events: EventSettings::none(), ..settings() };
+                let no_events_ns = median_above_empty(&mut rig(&without)?, Subject::Weir, flows, load)?;
+                let mut rig = rig(&settings())?;
                 if let Some((object, program)) = foreign
                     && let Err(error) = rig.foreign(object, program)
                 {
                     eprintln!("weir-bench-kernel: {name}: {error}");
                     break;
                 }
-                let mut median = |subject| median_above_empty(&mut rig, subject, flows, rounds, packets);
+                let mut median = |subject| median_above_empty(&mut rig, subject, flows, load);
                 let row = KernelRow {
                     bench: "kernel",
                     program: name,
                     ip: number,
                     flows,
+                    payload: load.payload,
+                    no_events_ns,
                     ns_above_empty: median(Subject::Weir)?,
                     lru_percpu_hash_ns: median(Subject::LruPerCpuHash)?,
                     percpu_hash_ns: median(Subject::PerCpuHash)?,
@@ -179,8 +198,7 @@ fn median_above_empty(
     rig: &mut Rig,
     subject: Subject,
     flows: u32,
-    rounds: u32,
-    packets: u32,
+    Load { rounds, packets, .. }: Load,
 ) -> Result<i64, KernelError> {
     rig.measure(subject, flows, packets.max(flows.saturating_mul(8)))?;
     let mut above = (0..rounds)
@@ -199,11 +217,12 @@ fn print(row: &KernelRow, json: bool) {
     }
     let ratio = row.ns_above_empty as f64 / row.lru_percpu_hash_ns.max(1) as f64;
     println!(
-        "{:<5} {:>2} {:>9} {:>10} {:>10} {:>10} {:>8.2}{}",
+        "{:<5} {:>2} {:>9} {:>10} {:>10} {:>10} {:>10} {:>8.2}{}",
         row.program,
         row.ip,
         row.flows,
         row.ns_above_empty,
+        row.no_events_ns,
         row.lru_percpu_hash_ns,
         row.percpu_hash_ns,
         ratio,

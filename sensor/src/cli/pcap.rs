@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::EXIT_INPUT;
 use crate::config::Detect;
-use crate::kernel;
+use crate::kernel::{self, EventSettings};
 use crate::replay::{self, KernelProgram, Options, Output, ReplayLists};
 
 const EXAMPLES: &str = "Examples:
@@ -43,6 +43,9 @@ pub(super) struct Arguments {
     /// Also print what the frames say of names and devices, and give connections their names
     #[arg(long)]
     observations: bool,
+    /// With --json: print a line for each packet whose bytes the sensor would read, and what for
+    #[arg(long, requires = "json")]
+    events: bool,
     /// Print so many flows and observations of each file, the largest and the first
     #[arg(long, value_name = "N", default_value_t = 20, conflicts_with = "json")]
     limit: usize,
@@ -65,7 +68,12 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         unidirectional: arguments.unidirectional,
         detect: Detect::default(),
         observations: arguments.observations,
-        settings: kernel::Settings { log_level: kernel::KernelLog::Off, ..kernel::Settings::default() },
+        events: arguments.events,
+        settings: kernel::Settings {
+            log_level: kernel::KernelLog::Off,
+            events: if arguments.events { EventSettings::default() } else { EventSettings::none() },
+            ..kernel::Settings::default()
+        },
     };
     let mut out = BufWriter::new(stdout().lock());
     let unreadable =

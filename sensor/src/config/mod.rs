@@ -52,6 +52,8 @@ impl Config {
             filter: self.filter.kernel_rules(),
             filter_default: self.filter.default.into(),
             log_level: self.log.kernel.into(),
+            // Nobody in the daemon reads them yet.
+            events: crate::kernel::EventSettings::none(),
             max_points: validate::MAX_POINTS,
         }
     }

@@ -67,6 +67,17 @@ pub struct Rig {
 impl Rig {
     /// With tables of `slots` for the version that is measured; `settings` gives the rest.
     pub fn new(hook: Hook, ip: Ip, slots: u32, settings: &Settings) -> Result<Self, KernelError> {
+        Self::with_payload(hook, ip, slots, 0, settings)
+    }
+
+    /// The same with packets that carry `payload` octets.
+    pub fn with_payload(
+        hook: Hook,
+        ip: Ip,
+        slots: u32,
+        payload: u16,
+        settings: &Settings,
+    ) -> Result<Self, KernelError> {
         let tables = match ip {
             Ip::V4 => TableSizes { ipv4_slots: slots, ipv6_slots: 16 },
             Ip::V6 => TableSizes { ipv4_slots: 16, ipv6_slots: slots },
@@ -89,7 +100,7 @@ impl Rig {
         load_all(&mut bench, hook, features)?;
         Ok(Self {
             hook,
-            frame: frame(ip),
+            frame: frame(ip, payload),
             bench,
             weir,
             weir_program,
@@ -342,21 +353,26 @@ fn load_all(bench: &mut Ebpf, hook: Hook, features: Features) -> Result<(), Kern
     Ok(())
 }
 
-/// A TCP segment with nothing but an ACK, padded to 64 octets as it is on the wire; IPv6 needs 74.
-fn frame(ip: Ip) -> Vec<u8> {
+/// A TCP segment with nothing but an ACK and `payload` octets of no protocol that is known, padded to 64 octets as
+/// it is on the wire; IPv6 needs 74.
+fn frame(ip: Ip, payload: u16) -> Vec<u8> {
+    const TCP: u16 = 20;
     let mut frame = vec![0x02, 0, 0, 0, 0, 1, 0x02, 0, 0, 0, 0, 2];
     match ip {
         Ip::V4 => {
-            frame.extend([0x08, 0x00, 0x45, 0, 0, 46, 0, 0, 0x40, 0, 64, 6, 0, 0]);
+            let [high, low] = (20 + TCP + payload).to_be_bytes();
+            frame.extend([0x08, 0x00, 0x45, 0, high, low, 0, 0, 0x40, 0, 64, 6, 0, 0]);
             frame.extend([10, 0, 0, 1, 192, 0, 2, 1]);
         }
         Ip::V6 => {
-            frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, 20, 6, 64]);
+            let [high, low] = (TCP + payload).to_be_bytes();
+            frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, high, low, 6, 64]);
             frame.extend([0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
             frame.extend([0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2]);
         }
     }
     frame.extend([0xc3, 0x50, 0x01, 0xbb, 0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x10, 0xff, 0xff, 0, 0, 0, 0]);
+    frame.resize(frame.len() + usize::from(payload), 0x5a);
     frame.resize(frame.len().max(64), 0);
     frame
 }

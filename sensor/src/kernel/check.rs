@@ -62,6 +62,12 @@ pub fn check() -> Vec<Finding> {
             Some("set `ingress = \"generic\"` there"),
         )
     });
+    findings.push(if features.xdp_frags {
+        finding("events", Verdict::Ok, "bytes of packets, also of those in several buffers", None)
+    } else {
+        let detail = "bytes of packets; XDP copies them without a helper (kernel 5.18)";
+        finding("events", Verdict::Ok, detail, None)
+    });
     findings.push(if features.maps_are_accounted {
         finding("memory of maps", Verdict::Ok, "charged to the memory control group", None)
     } else {

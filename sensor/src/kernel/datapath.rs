@@ -20,10 +20,11 @@ use weir_sensor_common::MAX_POINTS;
 use weir_wire::{Direction, Totals};
 
 use super::{
-    Attachment, Drained, EgressMode, FilterAction, FilterRule, FlowObservation, Geometry, IngressMode,
-    KernelError, Lists, Pinning, PointTotals, Settings, Wakeups,
+    Attachment, Drained, EgressMode, EventTally, Events, FilterAction, FilterRule, FlowObservation, Geometry,
+    IngressMode, KernelError, Lists, Pinning, PointTotals, Settings, Wakeups,
     attach::{Hook, Programs, TC_EGRESS, TC_INGRESS, filter_handle},
     clock::{Clocks, WallClock},
+    event,
     identity::{Birth, IDENTITY, Identity, map_memory},
     interface::{Framing, Interface},
     object::{self, Clock, Features, Load, Maps},
@@ -339,6 +340,16 @@ impl Datapath {
     /// The maps of threat lists; an error the second time.
     pub fn take_lists(&mut self) -> Result<Lists, KernelError> {
         Lists::take(&mut self.object)
+    }
+
+    /// The ring of events, and what did not get into it; `None` the second time. After the last `attach`, which
+    /// tells the names of interfaces. Must be called within a tokio runtime.
+    pub fn take_events(&mut self) -> Option<Events> {
+        let points = self.points.iter();
+        let names = points.map(|point| (point.ifindex, point.interface.as_str().into())).collect();
+        let ring = event::ring(&mut self.object).ok()?;
+        let tally = EventTally::new(Maps::Object(&mut self.object)).ok()?;
+        Events::new(ring, tally, names).ok()
     }
 
     /// A task that carries the programs' own messages into the log; `None` the second time. Must be called

@@ -11,7 +11,7 @@ use aya::{
     util::KernelVersion,
 };
 
-use super::{Geometry, KernelError, Settings, lists, sys};
+use super::{Geometry, KernelError, Settings, event, lists, sys};
 
 /// The programs, built by the build script and embedded.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/weir-kernel"));
@@ -63,6 +63,7 @@ fn fingerprint_of(object: &[u8], settings: &Settings, features: Features) -> u64
     let mut hasher = DefaultHasher::new();
     object.hash(&mut hasher);
     settings.log_level.level().hash(&mut hasher);
+    settings.events.hash(&mut hasher);
     features.xdp_program().hash(&mut hasher);
     // 0 is "not known".
     hasher.finish().max(1)
@@ -84,6 +85,9 @@ pub const PINNED: [&str; 11] = [
     "AYA_LOGS",
 ];
 
+/// Maps of the same kind that came later: tables of an earlier build may be without. They are made then.
+pub const PINNED_LATER: [&str; 2] = [event::RING, event::STATES];
+
 /// How an object is loaded.
 #[derive(Clone, Copy, Debug)]
 pub struct Load<'a> {
@@ -104,12 +108,15 @@ impl Load<'_> {
 
 /// Loads maps and relocates programs; programs go to the kernel one by one, when they are wanted.
 pub fn load(settings: &Settings, load: Load<'_>) -> Result<Ebpf, KernelError> {
-    if !Features::detect().maps_are_accounted {
+    let features = Features::detect();
+    if !features.maps_are_accounted {
         sys::unlimit_locked_memory();
     }
     let replay = u8::from(load.clock == Clock::Replay);
     let level = settings.log_level.level();
     let Geometry { cpus, table_cpus, points, slots4_bits, slots6_bits } = load.geometry;
+    let events = settings.events.globals(load.clock == Clock::Kernel);
+    let xdp_helpers = u8::from(features.xdp_frags);
     let mut loader = EbpfLoader::new();
     loader
         .override_global("WEIR_CPUS", &cpus, true)
@@ -119,13 +126,19 @@ pub fn load(settings: &Settings, load: Load<'_>) -> Result<Ebpf, KernelError> {
         .override_global("WEIR_SLOT6_BITS", &slots6_bits, true)
         .override_global("WEIR_SEED", &load.seed, true)
         .override_global("WEIR_REPLAY", &replay, true)
+        .override_global("WEIR_EVENT_CLASSES", &events.classes, true)
+        .override_global("WEIR_EVENT_COST_NS", &events.cost_ns, true)
+        .override_global("WEIR_EVENT_BURST_NS", &events.burst_ns, true)
+        .override_global("WEIR_EVENT_SNAP", &events.snap, true)
+        .override_global("WEIR_EVENT_PACKETS", &events.packets, true)
+        .override_global("WEIR_XDP_HELPERS", &xdp_helpers, true)
         .override_global(aya_log::LEVEL, &level, true)
         .map_max_entries("WEIR_FLOWS4", load.geometry.all_slots(slots4_bits)?)
         .map_max_entries("WEIR_FLOWS6", load.geometry.all_slots(slots6_bits)?)
         .map_max_entries("WEIR_COUNTERS", 2 * cpus * points)
         .map_max_entries("WEIR_REGIONS", 2 * cpus);
     if let Some(folder) = load.pins {
-        for name in PINNED.into_iter().chain(lists::PINNED) {
+        for name in PINNED.into_iter().chain(PINNED_LATER).chain(lists::PINNED) {
             loader.map_pin_path(name, folder.join(name));
         }
     }

@@ -3,17 +3,20 @@
 
 use aya::{
     Ebpf,
+    maps::{MapData, RingBuf},
     programs::{Program, SchedClassifier, TestRun, TestRunOptions, Xdp},
 };
 
 use weir_sensor_common::pins::Began;
 
 use super::{
-    Drained, Geometry, KernelError, ListedPrefix, Lists, PointTotals, Settings,
+    Drained, Event, EventClass, EventCounts, EventTally, Geometry, KernelError, ListedPrefix, Lists,
+    PointTotals, Settings,
     attach::Programs,
     clock::WallClock,
     datapath::totals,
-    object::{self, Clock, Features, Load},
+    event::{self, Names},
+    object::{self, Clock, Features, Load, Maps},
     points::{Place, Points},
     settings::Steering,
     tables::{Half, Tables},
@@ -42,6 +45,9 @@ const FRAME_OCTETS: std::ops::RangeInclusive<usize> = 14..=65_549;
 /// A test run sees its frame on the loopback interface.
 const LOOPBACK: u32 = 1;
 
+/// What stands for an interface.
+const CAPTURE: &str = "capture";
+
 /// Frames between looks at how full the tables are.
 const LOOK_EVERY: u32 = 256;
 
@@ -58,6 +64,9 @@ pub struct Replay {
     until_look: u32,
     first_ns: Option<i64>,
     last_ns: i64,
+    ring: RingBuf<MapData>,
+    tally: EventTally,
+    names: Names,
 }
 
 impl Replay {
@@ -86,8 +95,11 @@ impl Replay {
         let tables = Tables::unpinned(&mut object, geometry, steering)?;
         let mut points = Points::new(&mut object, settings.max_points)?;
         let layer3 = link == ReplayLink::RawIp;
-        points.add(Place { interface: "capture", ifindex: LOOPBACK, stack: LOOPBACK, layer3 }, 0)?;
+        points.add(Place { interface: CAPTURE, ifindex: LOOPBACK, stack: LOOPBACK, layer3 }, 0)?;
         Ok(Self {
+            ring: event::ring(&mut object)?,
+            tally: EventTally::new(Maps::Object(&mut object))?,
+            names: Names::from([(LOOPBACK, CAPTURE.into())]),
             object,
             program,
             lists: None,
@@ -140,6 +152,21 @@ impl Replay {
             }
         }
         Ok(())
+    }
+
+    /// The events since the last call, in the order of frames. They have no bound but the ring, so this is to be
+    /// called after each frame.
+    pub fn events(&mut self) -> Vec<Event> {
+        let mut events = Vec::new();
+        while let Some(item) = self.ring.next() {
+            events.extend(event::parse(&item, WallClock::of_capture(), &self.names));
+        }
+        events
+    }
+
+    /// What became of a class's packets.
+    pub fn event_counts(&self, class: EventClass) -> Result<EventCounts, KernelError> {
+        self.tally.of(class)
     }
 
     /// Turns the epoch and keeps what it held.

@@ -4,7 +4,7 @@ use std::{net::IpAddr, ops::RangeInclusive};
 
 use weir_sensor_common as layout;
 
-use super::KernelError;
+use super::{EventSettings, KernelError};
 
 /// Most filter rules that fit.
 pub const MAX_FILTER_RULES: usize = layout::filter::MAX_RULES as usize;
@@ -75,6 +75,7 @@ pub struct Settings {
     pub filter: Vec<FilterRule>,
     pub filter_default: FilterAction,
     pub log_level: KernelLog,
+    pub events: EventSettings,
     /// Observation points, two for an interface; 2 to 254.
     pub max_points: u16,
 }
@@ -87,6 +88,7 @@ impl Default for Settings {
             filter: Vec::new(),
             filter_default: FilterAction::Allow,
             log_level: KernelLog::default(),
+            events: EventSettings::default(),
             max_points: 64,
         }
     }
@@ -106,6 +108,7 @@ impl Settings {
         if !(2..=254).contains(&self.max_points) {
             return bad("max_points", self.max_points.to_string(), "2 to 254, two for each interface");
         }
+        self.events.validate()?;
         Steering::new(self.sampling_interval, &self.filter, self.filter_default).map(|_| ())
     }
 }

@@ -56,6 +56,8 @@ pub struct Element<T>(pub T);
 unsafe impl Pod for Element<layout::LinkStack> {}
 // SAFETY: as above.
 unsafe impl Pod for Element<layout::FilterRule> {}
+// SAFETY: as above.
+unsafe impl Pod for Element<layout::EventState> {}
 
 /// Everything that was in a half, addresses and times resolved, points still by number.
 #[derive(Debug, Default)]

@@ -4,7 +4,7 @@ use weir_wire::{Direction, Totals};
 
 use super::{MAX_FRAME, MIN_FRAME, ReplayLists};
 use crate::capture::{Carried, Frame};
-use crate::kernel::{self, DrainFigures, Drained, KernelError, ListedPrefix, PointTotals};
+use crate::kernel::{self, DrainFigures, Drained, Event, KernelError, ListedPrefix, PointTotals};
 
 /// What a program reads its frames as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub trait Program: Sized {
     /// Threat lists, before the first frame.
     fn install(&mut self, prefixes: &[ListedPrefix]) -> anyhow::Result<()>;
     fn frame(&mut self, bytes: &[u8], time_ns: i64) -> Result<(), FeedError>;
+    /// What the last frame's bytes were wanted for.
+    fn events(&mut self) -> Vec<Event>;
     fn finish(self) -> anyhow::Result<Drained>;
 }
 
@@ -55,6 +57,10 @@ impl Program for KernelProgram {
         })
     }
 
+    fn events(&mut self) -> Vec<Event> {
+        self.0.events()
+    }
+
     fn finish(self) -> anyhow::Result<Drained> {
         Ok(self.0.finish()?)
     }
@@ -68,6 +74,8 @@ pub struct Feed<'a, P: Program> {
     raw_ip: Option<P>,
     /// A frame at its original length.
     padded: Vec<u8>,
+    /// Frames of the capture so far.
+    number: u64,
     /// Frames that no program could count.
     refused: u64,
     /// Frames whose pseudo-header says that they are not IP: counted here, as the program would.
@@ -83,13 +91,15 @@ impl<'a, P: Program> Feed<'a, P> {
             ethernet: None,
             raw_ip: None,
             padded: Vec::new(),
+            number: 0,
             refused: 0,
             non_ip: Totals::default(),
         }
     }
 
-    /// Counts one frame.
-    pub fn frame(&mut self, frame: &Frame<'_>) -> anyhow::Result<()> {
+    /// Counts one frame, and gives the events that it made, with its number in the capture.
+    pub fn frame(&mut self, frame: &Frame<'_>) -> anyhow::Result<Vec<Event>> {
+        self.number += 1;
         let wire_len = frame.original_len.saturating_sub(frame.link.pseudo_header());
         let (link, payload_type, bytes) = match frame.link.carried(frame.bytes) {
             Carried::Ethernet(bytes) => (Link::Ethernet, None, bytes),
@@ -99,7 +109,7 @@ impl<'a, P: Program> Feed<'a, P> {
                 self.non_ip.frames += 1;
                 self.non_ip.non_ip += 1;
                 self.non_ip.octets_l2 += u64::from(wire_len);
-                return Ok(());
+                return Ok(Vec::new());
             }
         };
         self.padded.clear();
@@ -110,7 +120,7 @@ impl<'a, P: Program> Feed<'a, P> {
         let full_len = u64::from(wire_len) + self.padded.len() as u64;
         if !(u64::from(MIN_FRAME)..=u64::from(MAX_FRAME)).contains(&full_len) {
             self.refused += 1;
-            return Ok(());
+            return Ok(Vec::new());
         }
         self.padded.extend_from_slice(bytes);
         self.padded.resize(full_len as usize, 0);
@@ -128,10 +138,16 @@ impl<'a, P: Program> Feed<'a, P> {
             program
         };
         match program.frame(&self.padded, frame.time_ns) {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                let mut events = program.events();
+                for event in &mut events {
+                    event.frame = self.number;
+                }
+                Ok(events)
+            }
             Err(FeedError::Refused) => {
                 self.refused += 1;
-                Ok(())
+                Ok(Vec::new())
             }
             Err(FeedError::Failed(error)) => Err(error),
         }

@@ -12,7 +12,7 @@ use super::unidirectional::Flow;
 use crate::detect::{Detection, Value};
 use crate::enrich::names::{Exchange, Outcome};
 use crate::flow::Record;
-use crate::kernel::Listed;
+use crate::kernel::{Event, Listed};
 use crate::observe::{Mac, Observation, Seen};
 
 /// Capture time, RFC 3339 with nanoseconds.
@@ -160,6 +160,33 @@ struct TotalsLine<'a> {
     filtered: u64,
     /// Frames that cannot be run, and are in none of the above.
     refused: u64,
+}
+
+#[derive(Serialize)]
+struct EventLine<'a> {
+    r#type: &'static str,
+    file: &'a str,
+    /// Number of the frame in the file, from 1.
+    frame: u64,
+    class: &'static str,
+    octets: u32,
+    captured: usize,
+    time: Time,
+}
+
+pub(super) fn event(out: &mut impl Write, file: &str, event: &Event) -> io::Result<()> {
+    line(
+        out,
+        &EventLine {
+            r#type: "event",
+            file,
+            frame: event.frame,
+            class: event.class.name(),
+            octets: event.octets,
+            captured: event.bytes.len(),
+            time: Time(event.time_ns),
+        },
+    )
 }
 
 pub(super) fn flow(out: &mut impl Write, file: &str, flow: &Flow, lists: &ReplayLists) -> io::Result<()> {

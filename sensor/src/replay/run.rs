@@ -15,7 +15,7 @@ use crate::capture::{Capture, Frame};
 use crate::config::Detect;
 use crate::detect::{Detection, Engine};
 use crate::flow::{Limits, Merged, Merger};
-use crate::kernel::{self, Drained};
+use crate::kernel::{self, Drained, Event};
 
 /// What to print.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +35,8 @@ pub struct Options {
     pub unidirectional: bool,
     /// Also what the frames say, and the names of connections.
     pub observations: bool,
+    /// With JSON: a line for each packet whose bytes the sensor would read.
+    pub events: bool,
     pub settings: kernel::Settings,
     pub lists: ReplayLists,
     /// Detectors look at connections alone.
@@ -66,9 +68,14 @@ pub fn run<P: Program>(
             }
         };
         let mut observed = options.observations.then(|| Observed::new(options.output));
-        let (counted, failure) = file::<P>(source, options, |frame| match &mut observed {
-            Some(observed) => observed.frame(out, &name, frame),
-            None => Ok(()),
+        let (counted, failure) = file::<P>(source, options, |frame, events| {
+            for event in events.iter().filter(|_| options.events) {
+                ndjson::event(out, &name, event)?;
+            }
+            match &mut observed {
+                Some(observed) => observed.frame(out, &name, frame),
+                None => Ok(()),
+            }
         })
         .with_context(|| format!("replay {name}"))?;
         if let Some(counted) = counted {
@@ -86,11 +93,12 @@ pub fn run<P: Program>(
 /// A file's drain and its refused frames.
 type Counted = (Drained, u64);
 
-/// Counts one file, and shows its frames to `look`. Nothing is counted where not even its header could be read.
+/// Counts one file, and shows its frames to `look`, each with its events. Nothing is counted where not even its
+/// header could be read.
 fn file<P: Program>(
     source: impl Read,
     options: &Options,
-    mut look: impl FnMut(&Frame<'_>) -> io::Result<()>,
+    mut look: impl FnMut(&Frame<'_>, &[Event]) -> io::Result<()>,
 ) -> anyhow::Result<(Option<Counted>, Option<crate::capture::CaptureError>)> {
     let mut capture = match Capture::open(source) {
         Ok(capture) => capture,
@@ -100,8 +108,8 @@ fn file<P: Program>(
     let failure = loop {
         match capture.next_frame() {
             Ok(Some(frame)) => {
-                look(&frame).context("write what was observed")?;
-                feed.frame(&frame)?;
+                let events = feed.frame(&frame)?;
+                look(&frame, &events).context("write what was seen")?;
             }
             Ok(None) => break None,
             Err(error) => break Some(error),

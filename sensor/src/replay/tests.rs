@@ -76,6 +76,10 @@ impl Program for Fake {
         Ok(())
     }
 
+    fn events(&mut self) -> Vec<kernel::Event> {
+        Vec::new()
+    }
+
     fn finish(self) -> anyhow::Result<Drained> {
         Ok(Drained {
             epoch: 0,
@@ -139,6 +143,7 @@ fn run_files(files: &[(&str, Vec<u8>)], output: Output, unidirectional: bool) ->
             output,
             unidirectional,
             observations: false,
+            events: false,
             settings: kernel::Settings::default(),
             lists: ReplayLists::default(),
             detect: Detect::default(),
@@ -341,6 +346,7 @@ fn observations_are_lines_and_name_connections_and_a_terminal_is_safe_from_them(
             output,
             unidirectional: false,
             observations: true,
+            events: false,
             settings: kernel::Settings::default(),
             lists: ReplayLists::default(),
             detect: Detect::default(),

@@ -2,6 +2,7 @@
 //! before was doing when it ended. Needs root; each test makes namespaces and a bpffs of its own.
 #![deny(unsafe_code)]
 
+mod events;
 mod hooks;
 mod kill;
 mod ledger;

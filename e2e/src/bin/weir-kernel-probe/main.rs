@@ -5,6 +5,7 @@
 //! `weir-kernel-probe [FEATURE...]`. The captures are found as the tests find them (`WEIR_PCAPS`).
 #![forbid(unsafe_code)]
 
+mod events;
 mod ground;
 mod lists;
 mod load;
@@ -27,7 +28,7 @@ struct Check {
 }
 
 /// All of them, in the order of the table.
-const CHECKS: [Check; 22] = [
+const CHECKS: [Check; 24] = [
     Check { feature: "programs load", run: replayed::programs_load },
     Check { feature: "kernel log off and full", run: replayed::every_log_level },
     Check { feature: "captures, XDP", run: replayed::captures_by_xdp },
@@ -39,6 +40,8 @@ const CHECKS: [Check; 22] = [
     Check { feature: "sampling", run: replayed::sampling },
     Check { feature: "threat lists, marks", run: lists::marks },
     Check { feature: "threat lists, drops", run: lists::drops },
+    Check { feature: "events, by test runs", run: events::by_test_runs },
+    Check { feature: "events, veth", run: events::on_a_wire },
     Check { feature: "flips under load", run: load::flips },
     Check { feature: "full tables", run: load::full_tables },
     Check { feature: "veth, automatic", run: wires::automatic },
