@@ -276,8 +276,9 @@ fn lists(json: bool, entries: u32, rounds: u32) -> Result<(), KernelError> {
                 new.push(with as i64 - without as i64);
                 rig.drain()?;
             }
-            let known = median_above_empty(&mut rig, Subject::Weir, 1 << 17, rounds, 1_000_000)?;
-            let lru = median_above_empty(&mut rig, Subject::LruPerCpuHash, 1 << 17, rounds, 1_000_000)?;
+            let amount = Load { rounds, packets: 1_000_000, payload: 0 };
+            let known = median_above_empty(&mut rig, Subject::Weir, 1 << 17, amount)?;
+            let lru = median_above_empty(&mut rig, Subject::LruPerCpuHash, 1 << 17, amount)?;
             let row = ListsRow {
                 bench: "lists",
                 ip: number,
