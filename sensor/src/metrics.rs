@@ -10,10 +10,12 @@ use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry,
 };
-use weir_wire::{Direction, DropReason};
+use weir_wire::{Direction, DropReason, NameSource};
 
 use crate::detect::{Engine, Kind};
-use crate::kernel::{Drained, FlowObservation, Listed, PointTotals};
+use crate::enrich::names::{Forgotten, Outcome};
+use crate::kernel::{Drained, EventClass, FlowObservation, Listed, PointTotals};
+use crate::observe::Seen;
 use crate::spool::Standing;
 
 /// Declares the struct and its constructor: one line a metric, its doc comment is its help text.
@@ -115,6 +117,39 @@ metrics! {
     clock_step: float = "clock_step_seconds";
     /// One packet in this many is counted
     sampling_interval: gauge = "sampling_interval";
+
+    /// 1 while packets are read for names and devices
+    events_read: gauge = "events_read";
+    /// Packets that the kernel programs chose to be read, by class: each is in `events_total` or refused
+    events_chosen: counters["class"] = "events_chosen_total";
+    /// Packets that were handed over to be read, by class
+    events: counters["class"] = "events_total";
+    /// Octets of frames in them
+    event_octets: counters["class"] = "event_octets_total";
+    /// Packets that were chosen and not read, by reason: budget, `ring_full`, unreadable, `queue_full`
+    events_refused: counters["class", "reason"] = "events_refused_total";
+    /// Packets that were handed over up to `events.snap_octets` only
+    events_cut: counters["class"] = "events_cut_total";
+    /// Epochs whose flows were named before all that their packets say was read
+    events_late: counter = "events_late_total";
+    /// What was read in packets, by type
+    observations: counters["type"] = "observations_total";
+    /// Octets of messages that are not whole yet
+    observe_octets: gauge = "observe_waiting_bytes";
+    /// Messages that were given up for want of room before they were whole
+    observe_forgotten: counter = "observe_forgotten_total";
+    /// Panics over what a packet said, by part; anything but 0 is a defect of the sensor
+    observe_panics: counters["part"] = "observe_panics_total";
+    /// Records that have a name, by its source
+    named_records: counters["source"] = "named_records_total";
+    /// Octets of the names that are remembered
+    names_octets: gauge = "names_bytes";
+    /// What was forgotten for want of room: names that were `looked_up` or carried, questions
+    names_forgotten: counters["what"] = "names_forgotten_total";
+    /// DNS lookups by how they ended: answered, failed, `timed_out`; unasked where the question was not seen
+    dns_lookups: counters["result"] = "dns_lookups_total";
+    /// From a question to its answer
+    dns_seconds: seconds = "dns_lookup_seconds";
 
     /// Connections remembered
     connections: gauge = "connections";
@@ -236,6 +271,30 @@ metrics! {
     place_reads: counters["result"] = "place_database_reads_total";
 }
 
+/// Why an event is not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventRefusal {
+    /// Its class had spent its budget on that CPU.
+    Budget,
+    RingFull,
+    /// The kernel could not give the bytes.
+    Unreadable,
+    QueueFull,
+}
+
+impl EventRefusal {
+    const ALL: [Self; 4] = [Self::Budget, Self::RingFull, Self::Unreadable, Self::QueueFull];
+
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Budget => "budget",
+            Self::RingFull => "ring_full",
+            Self::Unreadable => "unreadable",
+            Self::QueueFull => "queue_full",
+        }
+    }
+}
+
 /// The label of a direction.
 #[must_use]
 pub fn direction(direction: Direction) -> &'static str {
@@ -253,10 +312,63 @@ impl Metrics {
             self.spool_dropped_records.with_label_values(&[reason]);
             self.spool_dropped_packets.with_label_values(&[reason]);
         }
+        for class in EventClass::ALL {
+            for counter in [&self.events_chosen, &self.events, &self.event_octets, &self.events_cut] {
+                counter.with_label_values(&[class.name()]);
+            }
+            for reason in EventRefusal::ALL {
+                self.event_refused(class, reason, 0);
+            }
+        }
+        for (counter, words) in [
+            (&self.observations, Seen::WORDS.as_slice()),
+            (&self.observe_panics, &["parser", "names"]),
+            (&self.names_forgotten, &["looked_up", "carried", "questions"]),
+            (&self.dns_lookups, &["answered", "failed", "timed_out", "unasked"]),
+            (&self.named_records, &NameSource::GIVEN.map(NameSource::word)),
+        ] {
+            for word in words {
+                counter.with_label_values(&[word]);
+            }
+        }
         for kind in Kind::ALL.map(Kind::word) {
             self.detections.with_label_values(&[kind]);
             self.detect_forgotten.with_label_values(&[kind]);
         }
+    }
+
+    /// Counts packets that were chosen and are not read.
+    pub fn event_refused(&self, class: EventClass, reason: EventRefusal, packets: u64) {
+        self.events_refused.with_label_values(&[class.name(), reason.word()]).inc_by(packets);
+    }
+
+    /// Counts the end of a lookup.
+    pub fn exchange(&self, outcome: &Outcome) {
+        let result = match outcome {
+            Outcome::Answered { latency_ns: None, .. } => "unasked",
+            Outcome::Answered { rcode: 0, .. } => "answered",
+            Outcome::Answered { .. } => "failed",
+            Outcome::TimedOut => "timed_out",
+        };
+        self.dns_lookups.with_label_values(&[result]).inc();
+        if let Outcome::Answered { latency_ns: Some(latency_ns), .. } = outcome {
+            self.dns_seconds.observe(*latency_ns as f64 / 1e9);
+        }
+    }
+
+    /// Takes in what is known of names.
+    pub fn named(&self, octets: usize, forgotten: Forgotten) {
+        self.names_octets.set(octets as i64);
+        let Forgotten { looked_up, carried, questions } = forgotten;
+        for (what, sum) in [("looked_up", looked_up), ("carried", carried), ("questions", questions)] {
+            raise(&self.names_forgotten.with_label_values(&[what]), sum);
+        }
+    }
+
+    /// Takes in what is held of messages that are not whole.
+    pub fn observing(&self, octets: usize, forgotten: u64) {
+        self.observe_octets.set(octets as i64);
+        raise(&self.observe_forgotten, forgotten);
     }
 
     /// Takes in what is open and what was forgotten for it.

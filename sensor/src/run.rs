@@ -17,13 +17,14 @@ use weir_wire::Direction;
 
 use crate::config::{Config, ConfigError, Connections};
 use crate::detect::Engine;
-use crate::enrich::{Enricher, Places};
+use crate::enrich::{Enricher, Places, SharedNames};
 use crate::flow::{Limits, Merger};
 use crate::health::{self, Health};
 use crate::kernel::{Attachment, Datapath, Opened};
 use crate::metrics::Metrics;
 use crate::pipeline::{
-    self, Drain, DrainError, Kernel, Merge, MergeError, Pace, Proof, Pulse, Steer, Steps, Stop,
+    self, CatchUp, Drain, DrainError, Kernel, Merge, MergeError, Pace, Proof, Pulse, Steer, Steps, Stop,
+    Witness,
 };
 use crate::ship::{Acknowledged, Client, Courier, Outbox, OutboxClosed, Pacing, Status};
 use crate::spool::{Spool, socket};
@@ -73,6 +74,8 @@ pub async fn run(config: Config, reload: Reload) -> anyhow::Result<()> {
         pinned = pinning.is_some(), "counting"
     );
     let threats = keep_lists(&mut datapath, &config, &metrics, &stopping)?;
+    let names = SharedNames::new(config.events.names.limits());
+    let catch_up = read_events(&mut datapath, &config, &names, Vec::new(), &metrics)?;
     let wakes = datapath.take_wakeups();
     if wakes.is_none() {
         tracing::warn!("the kernel side offers no wake-ups: a full table is noticed when its epoch ends");
@@ -88,7 +91,9 @@ pub async fn run(config: Config, reload: Reload) -> anyhow::Result<()> {
     let lists = config.threats.lists.iter().map(|list| list.name.clone()).collect();
     let steps = Steps {
         merger: Merger::new(limits(&config.connections)),
-        enricher: Enricher::new(Places::new(&config.places.databases), Arc::clone(&metrics)),
+        enricher: Enricher::new(Places::new(&config.places.databases), Arc::clone(&metrics))
+            .with_names(catch_up.is_some().then_some(names)),
+        catch_up,
         engine: Engine::new(&config.detect).with_lists(&config.detect, lists),
     };
     let (courier, delivery, merge) = if let (Some(client), Some(spool)) = (client, &spool) {
@@ -197,6 +202,36 @@ fn keep_lists(
         }
     }
     Ok(Some(tokio::spawn(keeper.run(ordered, stopping.clone()))))
+}
+
+/// Begins to read what packets say, and shows it to all `witnesses`; `None` where nothing is to be read. The end of
+/// it is an error in the log and no more: counts do not need it.
+fn read_events(
+    datapath: &mut Datapath,
+    config: &Config,
+    names: &SharedNames,
+    witnesses: Vec<Box<dyn Witness>>,
+    metrics: &Arc<Metrics>,
+) -> anyhow::Result<Option<CatchUp>> {
+    if !config.events.enabled {
+        return Ok(None);
+    }
+    let Some(events) = datapath.take_events() else {
+        tracing::warn!("the kernel side offers no events: flows get no names");
+        return Ok(None);
+    };
+    let (catch_up, reader) =
+        pipeline::observe(events, &config.events, config.epoch.0, names.clone(), witnesses, metrics)
+            .context("read the kernel's events")?;
+    let metrics = Arc::clone(metrics);
+    metrics.events_read.set(1);
+    tokio::spawn(async move {
+        if let Err(error) = reader.run().await {
+            tracing::error!(%error, "events are not read any more: flows get no names; counts go on");
+        }
+        metrics.events_read.set(0);
+    });
+    Ok(Some(catch_up))
 }
 
 /// Attaches every interface; what the kernel side has to say of each goes to the log. The directions in
@@ -360,6 +395,7 @@ fn changed(old: &Config, new: &Config) -> String {
         ("tables", old.tables != new.tables),
         ("threats", old.threats != new.threats),
         ("connections", old.connections != new.connections),
+        ("events", old.events != new.events),
         ("detect", old.detect != new.detect),
         ("control_plane", old.control_plane != new.control_plane),
         ("spool", old.spool != new.spool),

@@ -6,6 +6,7 @@
 
 pub mod detect;
 mod error;
+pub mod events;
 mod layers;
 mod sections;
 #[cfg(test)]
@@ -18,6 +19,7 @@ use std::path::Path;
 
 pub use detect::Detect;
 pub use error::{ConfigError, Problem};
+pub use events::Events;
 pub use layers::{Overrides, environment};
 pub use sections::{
     Config, Connections, ControlPlane, Egress, Filter, FilterAction, Ingress, Interface, KernelLog, Log,
@@ -52,8 +54,7 @@ impl Config {
             filter: self.filter.kernel_rules(),
             filter_default: self.filter.default.into(),
             log_level: self.log.kernel.into(),
-            // Nobody in the daemon reads them yet.
-            events: crate::kernel::EventSettings::none(),
+            events: self.events.settings(),
             max_points: validate::MAX_POINTS,
         }
     }

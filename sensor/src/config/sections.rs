@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::detect::Detect;
+use super::events::Events;
 use super::threats::Threats;
 use super::units::{Bytes, Cidr, Period, Ports, Protocol, Secret};
 use crate::kernel;
@@ -22,6 +23,7 @@ pub struct Config {
     pub sampling: Sampling,
     pub filter: Filter,
     pub connections: Connections,
+    pub events: Events,
     pub detect: Detect,
     pub pins: Pins,
     pub threats: Threats,
@@ -251,6 +253,7 @@ impl Default for Config {
             sampling: Sampling::default(),
             filter: Filter::default(),
             connections: Connections::default(),
+            events: Events::default(),
             detect: Detect::default(),
             pins: Pins::default(),
             threats: Threats::default(),

@@ -103,6 +103,26 @@ fn a_full_file_is_read_and_printed_without_its_secret() {
 }
 
 #[test]
+fn events_are_chosen_by_name_and_bounded() {
+    let text = "[events]\nclasses = [\"dns\", \"quic\"]\nper_second = 50\nqueue = \"1MiB\"\n[events.names]\nflows = 7\n";
+    let config = load(text, &Overrides::default()).expect("the file is valid");
+    let settings = config.kernel_settings().events;
+    assert_eq!(settings.classes, [crate::kernel::EventClass::Dns, crate::kernel::EventClass::Quic]);
+    assert_eq!((settings.per_second, settings.burst, config.events.queue.0), (50, 1000, 1 << 20));
+    assert_eq!(config.events.names.limits().flows.get(), 7);
+    let again = load(&config.to_toml().expect("it prints"), &Overrides::default()).expect("it is valid");
+    assert_eq!(again.events, config.events);
+    let off = load("[events]\nenabled = false\n", &Overrides::default()).expect("the file is valid");
+    assert_eq!(off.kernel_settings().events.classes, []);
+    assert_eq!(Config::default().events.names.limits(), crate::enrich::names::Limits::default());
+
+    let wrong = "[events]\nclasses = [\"arp\", \"arp\"]\nsnap_octets = 5000\nqueue = 1\n[events.names]\nclients = 0\n";
+    assert_eq!(keys(wrong), ["events.classes", "events.snap_octets", "events.names.clients", "events.queue"]);
+    assert_eq!(keys("[events]\nclasses = [\"gopher\"]\n"), ["events.classes"]);
+    assert_eq!(keys("[events]\nclasses = []\n"), ["events.classes"]);
+}
+
+#[test]
 fn every_wrong_key_is_told_at_once() {
     let text = r#"
         epoch = "5"

@@ -47,6 +47,7 @@ pub(super) fn problems(config: &Config, problems: &mut Vec<Problem>) {
     });
     check.period("connections.idle_timeout", connections.idle_timeout, secs(1), secs(86_400));
     check.period("connections.closed_timeout", connections.closed_timeout, ms(100), secs(86_400));
+    config.events.problems(&mut check);
     config.detect.problems(&mut check);
     pins(&config.pins, &mut check);
     super::threats::check(&config.threats, &mut check);

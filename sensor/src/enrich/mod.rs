@@ -6,14 +6,18 @@
 
 pub mod names;
 mod places;
+mod shared;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use weir_wire::NameSource;
 
 use crate::flow::{Context, Record};
 use crate::metrics::Metrics;
 
 pub use places::{Places, PlacesError};
+pub use shared::SharedNames;
 
 /// How often files are looked at for a newer one.
 const REFRESH: Duration = Duration::from_secs(30);
@@ -21,6 +25,8 @@ const REFRESH: Duration = Duration::from_secs(30);
 /// All sources of context.
 pub struct Enricher {
     places: Places,
+    /// Absent where no events are read.
+    names: Option<SharedNames>,
     refreshed: Option<Instant>,
     metrics: Arc<Metrics>,
 }
@@ -28,12 +34,22 @@ pub struct Enricher {
 impl Enricher {
     #[must_use]
     pub fn new(places: Places, metrics: Arc<Metrics>) -> Self {
-        Self { places, refreshed: None, metrics }
+        Self { places, names: None, refreshed: None, metrics }
+    }
+
+    /// Flows get the names that are known to `names`.
+    #[must_use]
+    pub fn with_names(self, names: Option<SharedNames>) -> Self {
+        Self { names, ..self }
     }
 
     /// Adds what is known to each record. Takes what files need to be read.
     pub fn enrich(&mut self, records: &mut [Record]) {
         self.refresh();
+        if let Some(names) = &self.names {
+            names.describe(records);
+            self.count(records);
+        }
         if self.places.is_empty() {
             return;
         }
@@ -44,6 +60,20 @@ impl Enricher {
             }
             let context: &mut Context = record.context.get_or_insert_default();
             (context.src_place, context.dst_place) = (src_place, dst_place);
+        }
+    }
+
+    /// Of how many records the name is known.
+    fn count(&self, records: &[Record]) {
+        let names = records.iter().filter_map(|record| record.context.as_ref()?.name.as_ref());
+        let mut named = [0; NameSource::GIVEN.len()];
+        for name in names {
+            if let Some(place) = NameSource::GIVEN.iter().position(|source| *source == name.source) {
+                named[place] += 1;
+            }
+        }
+        for (source, named) in NameSource::GIVEN.into_iter().zip(named) {
+            self.metrics.named_records.with_label_values(&[source.word()]).inc_by(named);
         }
     }
 

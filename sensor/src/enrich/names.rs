@@ -49,6 +49,8 @@ pub struct Limits {
     pub octets: usize,
     /// Flows that carried a name.
     pub flows: NonZeroUsize,
+    /// Octets of their names.
+    pub flow_octets: usize,
     /// Questions that wait for an answer.
     pub questions: NonZeroUsize,
     /// How long they wait. Resolvers of the C library give up after 5 seconds.
@@ -64,7 +66,9 @@ impl Default for Limits {
             clients: at_least_one(8192),
             addresses: at_least_one(4096),
             octets: 16 << 20,
-            flows: at_least_one(32_768),
+            // An epoch of what the kernel's budget lets through on two CPUs.
+            flows: at_least_one(65_536),
+            flow_octets: 12 << 20,
             questions: at_least_one(16_384),
             timeout_ns: 5_000_000_000,
         }
@@ -82,8 +86,10 @@ const SLACK_NS: i64 = 1_000_000_000;
 const NAMES_EACH: usize = 4;
 /// Octets of an entry beside its name.
 const ENTRY_OCTETS: usize = 128;
-/// Octets that the names of flows may take.
-const FLOW_OCTETS: usize = 8 << 20;
+/// A hello so long after another one of the same flow is that of a new connection with the old ports.
+const NEW_HELLO_NS: i64 = 1_000_000_000;
+/// The same for requests, of which a connection carries many: its ports rest for so long (TIME-WAIT).
+const NEW_REQUEST_NS: i64 = 60_000_000_000;
 /// Links of a chain of aliases; resolvers give up earlier.
 const MAX_CHAIN: usize = 32;
 
@@ -93,6 +99,24 @@ struct Learned {
     name: Arc<str>,
     at_ns: i64,
     until_ns: i64,
+}
+
+/// A name that a flow carried.
+#[derive(Debug)]
+struct Carried {
+    name: flow::Name,
+    at_ns: i64,
+}
+
+/// What was given up for want of room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Forgotten {
+    /// Names that clients had looked up.
+    pub looked_up: u64,
+    /// Names that flows had carried.
+    pub carried: u64,
+    /// Questions: their answers have no latency, and they do not time out.
+    pub questions: u64,
 }
 
 #[derive(Debug)]
@@ -119,11 +143,11 @@ pub struct Names {
     clients: LruCache<IpAddr, Client, RandomState>,
     octets: usize,
     /// By the flow from the client to the server.
-    flows: LruCache<FlowKey, flow::Name, RandomState>,
+    flows: LruCache<FlowKey, Carried, RandomState>,
     flow_octets: usize,
     /// In the order of their first time: a repetition does not renew it.
     asked: LruCache<Asked, i64, RandomState>,
-    forgotten: u64,
+    forgotten: Forgotten,
 }
 
 impl Names {
@@ -136,13 +160,13 @@ impl Names {
             flows: LruCache::with_hasher(limits.flows, RandomState::new()),
             flow_octets: 0,
             asked: LruCache::with_hasher(limits.questions, RandomState::new()),
-            forgotten: 0,
+            forgotten: Forgotten::default(),
         }
     }
 
-    /// Questions that were given up for want of room: their answers have no latency, and they do not time out.
+    /// What was given up for want of room.
     #[must_use]
-    pub fn forgotten(&self) -> u64 {
+    pub fn forgotten(&self) -> Forgotten {
         self.forgotten
     }
 
@@ -159,11 +183,13 @@ impl Names {
             Seen::ClientHello(hello) => {
                 let name = hello.sni.clone()?;
                 let quic = hello.carrier == Carrier::Quic;
-                self.carried(flow, &name, if quic { NameSource::Quic } else { NameSource::Tls });
+                let source = if quic { NameSource::Quic } else { NameSource::Tls };
+                self.carried(flow, &name, source, observation.time_ns);
                 None
             }
             Seen::Http(head) => {
-                self.carried(flow, &without_port(head.host.as_ref()?)?, NameSource::Http);
+                let host = without_port(head.host.as_ref()?)?;
+                self.carried(flow, &host, NameSource::Http, observation.time_ns);
                 None
             }
             Seen::Dns(message) if message.kind == DnsKind::Dns && message.opcode == 0 => {
@@ -177,8 +203,11 @@ impl Names {
     pub fn name(&mut self, key: &FlowKey, start_ns: i64) -> Option<flow::Name> {
         let back = key.reversed();
         for key in [key, &back] {
-            if let Some(carried) = self.flows.get(key) {
-                return Some(carried.clone());
+            // A flow that began after it has the ports of the one that carried it.
+            if let Some(carried) = self.flows.get(key)
+                && start_ns <= carried.at_ns.saturating_add(SLACK_NS)
+            {
+                return Some(carried.name.clone());
             }
         }
         self.looked_up(key.src, key.dst, start_ns).or_else(|| self.looked_up(key.dst, key.src, start_ns))
@@ -213,20 +242,26 @@ impl Names {
     }
 
     /// A name that a flow carries: the nearest to it stays, and of equals the first.
-    fn carried(&mut self, flow: FlowKey, name: &Name, source: NameSource) {
-        let known = self.flows.peek(&flow);
-        if name.is_empty() || known.is_some_and(|known| nearness(known.source) >= nearness(source)) {
+    fn carried(&mut self, flow: FlowKey, name: &Name, source: NameSource, at_ns: i64) {
+        let new_after_ns = if source == NameSource::Http { NEW_REQUEST_NS } else { NEW_HELLO_NS };
+        let stays = |known: &Carried| {
+            nearness(known.name.source) >= nearness(source)
+                && at_ns.saturating_sub(known.at_ns) < new_after_ns
+        };
+        if name.is_empty() || self.flows.peek(&flow).is_some_and(stays) {
             return;
         }
         let named = flow::Name { text: name.as_str().into(), source };
         self.flow_octets += octets(&named.text);
-        if let Some((_, gone)) = self.flows.push(flow, named) {
-            self.flow_octets -= octets(&gone.text);
+        if let Some((whose, gone)) = self.flows.push(flow, Carried { name: named, at_ns }) {
+            self.flow_octets -= octets(&gone.name.text);
+            self.forgotten.carried += u64::from(whose != flow);
         }
-        while self.flow_octets > FLOW_OCTETS
+        while self.flow_octets > self.limits.flow_octets
             && let Some((_, gone)) = self.flows.pop_lru()
         {
-            self.flow_octets -= octets(&gone.text);
+            self.flow_octets -= octets(&gone.name.text);
+            self.forgotten.carried += 1;
         }
     }
 
@@ -237,7 +272,7 @@ impl Names {
             Asked { client, server, id: message.id, name: question.name.clone(), kind: question.kind };
         if !message.response {
             if !self.asked.contains(&asked) && self.asked.push(asked, time_ns).is_some() {
-                self.forgotten += 1;
+                self.forgotten.questions += 1;
             }
             return None;
         }
@@ -284,42 +319,62 @@ impl Names {
 
     fn learn(&mut self, client: IpAddr, address: IpAddr, learned: Learned) {
         if !self.clients.contains(&client) {
-            let addresses = LruCache::with_hasher(self.limits.addresses, RandomState::new());
+            // Bounded below: a cache that knows its bound makes room for all of it at once.
+            let addresses = LruCache::unbounded_with_hasher(RandomState::new());
             if let Some((_, gone)) = self.clients.push(client, Client { addresses, octets: 0 }) {
                 self.octets -= gone.octets;
+                self.forgotten.looked_up += gone.names();
             }
         }
         let fair_share = self.limits.octets / self.clients.len().max(1);
         let Some(known) = self.clients.get_mut(&client) else { return };
         let before = known.octets;
         known.learn(address, learned);
+        if known.addresses.len() > self.limits.addresses.get() {
+            self.forgotten.looked_up += known.forget_one();
+        }
         self.octets = self.octets + known.octets - before;
         // Who has more than its share gives first.
         while self.octets > self.limits.octets && known.octets > fair_share {
-            let Some((_, gone)) = known.addresses.pop_lru() else { break };
-            let gone = gone.iter().map(|learned| octets(&learned.name)).sum::<usize>();
-            known.octets -= gone;
-            self.octets -= gone;
+            let before = known.octets;
+            let names = known.forget_one();
+            if names == 0 {
+                break;
+            }
+            self.octets = self.octets + known.octets - before;
+            self.forgotten.looked_up += names;
         }
         while self.octets > self.limits.octets
             && let Some((_, gone)) = self.clients.pop_lru()
         {
             self.octets -= gone.octets;
+            self.forgotten.looked_up += gone.names();
         }
     }
 }
 
 impl Client {
+    fn names(&self) -> u64 {
+        self.addresses.iter().map(|(_, names)| names.len() as u64).sum()
+    }
+
+    /// Forgets the address that was asked for longest ago; how many names it had.
+    fn forget_one(&mut self) -> u64 {
+        let Some((_, gone)) = self.addresses.pop_lru() else { return 0 };
+        self.octets -= gone.iter().map(|learned| octets(&learned.name)).sum::<usize>();
+        gone.len() as u64
+    }
+
     fn learn(&mut self, address: IpAddr, learned: Learned) {
         if let Some(names) = self.addresses.get_mut(&address) {
             if let Some(place) = names.iter().position(|known| known.name.eq_ignore_ascii_case(&learned.name))
             {
                 let mut known = names.remove(place);
                 // Of one answer after another the earliest start and the latest end.
-                known.until_ns = known.until_ns.max(learned.until_ns);
                 if known.until_ns < learned.at_ns {
                     known.at_ns = learned.at_ns;
                 }
+                known.until_ns = known.until_ns.max(learned.until_ns);
                 names.push(known);
                 return;
             }
@@ -331,9 +386,7 @@ impl Client {
             return;
         }
         self.octets += octets(&learned.name);
-        if let Some((_, gone)) = self.addresses.push(address, SmallVec::from_elem(learned, 1)) {
-            self.octets -= gone.iter().map(|learned| octets(&learned.name)).sum::<usize>();
-        }
+        self.addresses.push(address, SmallVec::from_elem(learned, 1));
     }
 }
 

@@ -234,6 +234,9 @@ pub struct Events {
 }
 
 impl Events {
+    /// Events that are read before other tasks have their turn.
+    pub const AT_ONCE: usize = 256;
+
     /// Must be called within a tokio runtime.
     pub(super) fn new(ring: RingBuf<MapData>, tally: EventTally, names: Names) -> Result<Self, KernelError> {
         // SAFETY: the ring owns its descriptor and keeps it open.
@@ -256,7 +259,7 @@ impl Events {
                 taken += 1;
             }
             // Others have work, too: the rest waits in the ring, which stays readable.
-            if taken == MOST_AT_ONCE {
+            if taken == Self::AT_ONCE {
                 return Ok(taken);
             }
         }
@@ -264,14 +267,29 @@ impl Events {
         Ok(taken)
     }
 
+    /// Gives `take` what is in the ring now, without waiting; how many there were. There may be more where it is as
+    /// many as are read at once.
+    pub fn read_now(&mut self, mut take: impl FnMut(Event)) -> usize {
+        let clock = WallClock::measure();
+        let Self { ring, names, .. } = self;
+        let ring = ring.get_mut();
+        let mut taken = 0;
+        while taken < Self::AT_ONCE
+            && let Some(item) = ring.next()
+        {
+            taken += 1;
+            if let Some(event) = parse(&item, clock, names) {
+                take(event);
+            }
+        }
+        taken
+    }
+
     /// What became of a class's packets in the programs.
     pub fn counts(&self, class: EventClass) -> Result<EventCounts, KernelError> {
         self.tally.of(class)
     }
 }
-
-/// Events that are read before other tasks have their turn.
-const MOST_AT_ONCE: usize = 256;
 
 /// The ring of an object.
 pub(super) fn ring(object: &mut aya::Ebpf) -> Result<RingBuf<MapData>, KernelError> {

@@ -95,6 +95,7 @@ pub struct Observer {
     connections: quic::Connections,
     /// By flow and message.
     dtls: LruCache<(FlowKey, u16), Pieces, std::hash::RandomState>,
+    dtls_forgotten: u64,
 }
 
 impl Default for Observer {
@@ -103,6 +104,7 @@ impl Default for Observer {
             streams: streams::Streams::default(),
             connections: quic::Connections::default(),
             dtls: LruCache::with_hasher(MAX_DTLS, std::hash::RandomState::new()),
+            dtls_forgotten: 0,
         }
     }
 }
@@ -113,6 +115,12 @@ impl Observer {
     pub fn octets_held(&self) -> usize {
         let dtls: usize = self.dtls.iter().map(|(_, pieces)| pieces.octets()).sum();
         self.streams.octets() + self.connections.octets() + dtls
+    }
+
+    /// Messages that were given up for want of room before they were whole.
+    #[must_use]
+    pub fn forgotten(&self) -> u64 {
+        self.streams.forgotten() + self.connections.forgotten() + self.dtls_forgotten
     }
 
     /// Reads a frame; what it says, alone or with frames before it, goes to `found`.
@@ -181,6 +189,7 @@ impl Observer {
                 continue;
             }
             let key = (*flow, fragment.message);
+            self.dtls_forgotten += u64::from(self.dtls.len() == MAX_DTLS.get() && !self.dtls.contains(&key));
             let pieces = self.dtls.get_or_insert_mut(key, Pieces::default);
             if !pieces.insert(fragment.place, fragment.bytes, tls::MAX_HELLO) {
                 self.dtls.pop(&key);
@@ -189,6 +198,41 @@ impl Observer {
                 seen(hello.into());
             }
         }
+    }
+}
+
+impl Seen {
+    /// All words of [`Seen::word`].
+    pub const WORDS: [&str; 11] = [
+        "dns",
+        "client_hello",
+        "server_hello",
+        "http",
+        "dhcp4",
+        "dhcp6",
+        "arp",
+        "ndp",
+        "ssdp",
+        "nbns",
+        "neighbour",
+    ];
+
+    /// What it is, as in JSON.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        Self::WORDS[match self {
+            Self::Dns(_) => 0,
+            Self::ClientHello(_) => 1,
+            Self::ServerHello(_) => 2,
+            Self::Http(_) => 3,
+            Self::Dhcp4(_) => 4,
+            Self::Dhcp6(_) => 5,
+            Self::Arp(_) => 6,
+            Self::Ndp(_) => 7,
+            Self::Ssdp(_) => 8,
+            Self::Nbns(_) => 9,
+            Self::Neighbour(_) => 10,
+        }]
     }
 }
 

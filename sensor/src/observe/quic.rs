@@ -44,11 +44,17 @@ struct Half {
 pub(super) struct Connections {
     known: LruCache<FlowKey, Connection, std::hash::RandomState>,
     octets: usize,
+    /// Connections that were given up for want of room before a hello was whole.
+    forgotten: u64,
 }
 
 impl Default for Connections {
     fn default() -> Self {
-        Self { known: LruCache::with_hasher(MAX_CONNECTIONS, std::hash::RandomState::new()), octets: 0 }
+        Self {
+            known: LruCache::with_hasher(MAX_CONNECTIONS, std::hash::RandomState::new()),
+            octets: 0,
+            forgotten: 0,
+        }
     }
 }
 
@@ -78,6 +84,11 @@ impl Connections {
     /// Octets that wait.
     pub(super) fn octets(&self) -> usize {
         self.octets
+    }
+
+    /// Hellos that were given up for want of room.
+    pub(super) fn forgotten(&self) -> u64 {
+        self.forgotten
     }
 
     /// Reads a datagram; hellos that are whole with it go to `found`.
@@ -112,8 +123,9 @@ impl Connections {
             client: Half::default(),
             server: Half::default(),
         };
-        if let Some((_, forgotten)) = self.known.push(*flow, connection) {
-            self.octets -= forgotten.octets();
+        if let Some((whose, gone)) = self.known.push(*flow, connection) {
+            self.octets -= gone.octets();
+            self.forgotten += u64::from(whose != *flow && gone.octets() > 0);
         }
         self.frames(flow, Side::Client, initial.version, &frames)
     }
@@ -138,9 +150,10 @@ impl Connections {
         });
         self.octets = self.octets + half.pieces.octets() - before;
         while self.octets > MAX_OCTETS
-            && let Some((_, forgotten)) = self.known.pop_lru()
+            && let Some((_, gone)) = self.known.pop_lru()
         {
-            self.octets -= forgotten.octets();
+            self.octets -= gone.octets();
+            self.forgotten += u64::from(gone.octets() > 0);
         }
         hello
     }

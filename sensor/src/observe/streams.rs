@@ -54,11 +54,17 @@ struct Stream {
 pub(super) struct Streams {
     known: LruCache<FlowKey, Stream, std::hash::RandomState>,
     octets: usize,
+    /// Streams that were given up for want of room before they were whole.
+    forgotten: u64,
 }
 
 impl Default for Streams {
     fn default() -> Self {
-        Self { known: LruCache::with_hasher(MAX_STREAMS, std::hash::RandomState::new()), octets: 0 }
+        Self {
+            known: LruCache::with_hasher(MAX_STREAMS, std::hash::RandomState::new()),
+            octets: 0,
+            forgotten: 0,
+        }
     }
 }
 
@@ -66,6 +72,11 @@ impl Streams {
     /// Octets that wait.
     pub(super) fn octets(&self) -> usize {
         self.octets
+    }
+
+    /// Beginnings that were given up for want of room.
+    pub(super) fn forgotten(&self) -> u64 {
+        self.forgotten
     }
 
     /// Takes a segment; what is whole with it goes to `found`.
@@ -107,8 +118,10 @@ impl Streams {
     }
 
     fn put(&mut self, flow: &FlowKey, stream: Stream) {
-        if let Some((_, forgotten)) = self.known.push(*flow, stream) {
-            self.octets -= forgotten.pieces.octets();
+        if let Some((whose, gone)) = self.known.push(*flow, stream) {
+            self.octets -= gone.pieces.octets();
+            // One that begins anew is not given up.
+            self.forgotten += u64::from(whose != *flow && !gone.pieces.is_empty());
         }
     }
 
@@ -149,9 +162,10 @@ impl Streams {
         }
         self.octets = self.octets + stream.pieces.octets() - before;
         while self.octets > MAX_OCTETS
-            && let Some((_, forgotten)) = self.known.pop_lru()
+            && let Some((_, gone)) = self.known.pop_lru()
         {
-            self.octets -= forgotten.pieces.octets();
+            self.octets -= gone.pieces.octets();
+            self.forgotten += u64::from(!gone.pieces.is_empty());
         }
     }
 }
@@ -294,5 +308,7 @@ mod tests {
         let held: usize = streams.known.iter().map(|(_, stream)| stream.pieces.octets()).sum();
         assert_eq!(streams.octets, held);
         assert!(held > 0);
+        let waiting = streams.known.iter().filter(|(_, stream)| !stream.pieces.is_empty()).count() as u64;
+        assert_eq!(streams.forgotten() + waiting, 20_000, "each is there or counted");
     }
 }

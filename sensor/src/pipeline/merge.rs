@@ -8,7 +8,7 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use super::Handover;
+use super::{CatchUp, Handover};
 use crate::detect::{Detection, Engine};
 use crate::enrich::Enricher;
 use crate::flow::{Merged, Merger};
@@ -28,6 +28,8 @@ pub enum MergeError {
 /// What an epoch goes through, in this order.
 pub struct Steps {
     pub merger: Merger,
+    /// Absent where no events are read.
+    pub catch_up: Option<CatchUp>,
     pub enricher: Enricher,
     pub engine: Engine,
 }
@@ -66,9 +68,14 @@ impl<O: Outbox> Merge<O> {
         let done = tokio::task::spawn_blocking(move || {
             let started = Instant::now();
             let observed: u64 = drained.flows.iter().map(|flow| flow.packets).sum();
+            // What the packets of this epoch say is looked at meanwhile.
+            let asked = steps.catch_up.as_ref().map(CatchUp::ask);
             let mut merged = steps.merger.merge(drained);
             count(&merged, observed, &metrics);
             metrics.connections.set(steps.merger.connections() as i64);
+            if let Some(asked) = asked {
+                asked.wait();
+            }
             steps.enricher.enrich(&mut merged.records);
             let detections = detect(&mut steps.engine, &merged, &metrics);
             let packed = pack(&merged, &detections, generation, standing).unwrap_or_else(|error| {

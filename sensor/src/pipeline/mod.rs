@@ -3,20 +3,25 @@
 //! `run` builds and supervises them. The drain task owns the kernel tables and decides when an epoch ends;
 //! the merge task owns the connection table and the spool's intake. They are joined by a channel of one
 //! epoch: what does not move on makes the stage before it wait, and at the head the kernel table absorbs.
+//! Beside them the events task and the witness thread read what packets say; no count waits for these.
 //! What must stay true: a half of the kernel tables is released only after its epoch is safe in the spool.
 
 mod drain;
+mod events;
 mod merge;
 mod proof;
 mod recovery;
 mod source;
 #[cfg(test)]
 mod tests;
+mod witness;
 
 pub use drain::{Drain, DrainError, Pace, Pulse, Steer};
+pub use events::{CatchUp, EventsError, Reader};
 pub use merge::{Merge, MergeError, Steps};
 pub use proof::Proof;
 pub use source::{Kernel, NoWakes, Past, PastError, Source, Stop, Wakes};
+pub use witness::{Sighting, Witness, observe};
 
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;

@@ -121,6 +121,22 @@ fn what_a_flow_carries_wins_over_what_was_looked_up() {
     assert_eq!(named(&mut names, 1, 1).as_deref(), Some("inner.example Quic"));
 }
 
+/// Ports come back: to a sensor that runs for days, the same five-tuple is many connections.
+#[test]
+fn a_name_is_not_that_of_a_later_flow_with_the_same_ports() {
+    let mut names = Names::new(Limits::default());
+    let flow = key(address(CLIENT), address(1), 50_000, 443);
+    let request = |host: &str| Http { method: "GET".to_owned(), host: Some(name(host)), user_agent: None };
+    names.observe(&seen(flow, 10 * SECOND_NS, Seen::Http(request("first.example"))));
+    assert_eq!(named(&mut names, 1, 9 * SECOND_NS).as_deref(), Some("first.example Http"));
+    assert_eq!(named(&mut names, 1, 100 * SECOND_NS), None);
+    // Of several requests of a connection the first stays; a minute later it is another connection's.
+    names.observe(&seen(flow, 40 * SECOND_NS, Seen::Http(request("second.example"))));
+    assert_eq!(named(&mut names, 1, 9 * SECOND_NS).as_deref(), Some("first.example Http"));
+    names.observe(&seen(flow, 101 * SECOND_NS, Seen::Http(request("third.example"))));
+    assert_eq!(named(&mut names, 1, 100 * SECOND_NS).as_deref(), Some("third.example Http"));
+}
+
 #[test]
 fn latency_is_from_the_first_question_and_silence_is_told() {
     let mut names = Names::new(Limits::default());
@@ -159,7 +175,9 @@ fn a_flood_of_names_is_bounded_and_costs_its_client_first() {
         names.observe(&dns(0, true, 2, &unique, vec![(&unique, 600, answer)]));
         assert!(names.octets() <= limits.octets && names.asked.len() <= 100);
     }
-    assert_eq!(names.forgotten(), 20_000 - 100);
+    assert_eq!(names.forgotten().questions, 20_000 - 100);
+    let held: u64 = names.clients.iter().map(|(_, client)| client.names()).sum();
+    assert_eq!(names.forgotten().looked_up + held, 20_001, "each is there or counted");
     let of_quiet = names.name(&key(quiet, address(1), 50_000, 443), 0).map(|found| found.text.to_string());
     assert_eq!(of_quiet.as_deref(), Some("quiet.example"));
 }
@@ -182,13 +200,13 @@ proptest! {
             let flow = key(address(SERVER), address(client), 53, 40_000);
             observation.origin.flow = Some(flow);
             names.observe(&observation);
-            names.carried(flow, &name(&text), NameSource::Http);
+            names.carried(flow, &name(&text), NameSource::Http, 0);
             let held = |client: &Client| -> usize {
                 client.addresses.iter().flat_map(|(_, names)| names.iter()).map(|learned| octets(&learned.name)).sum()
             };
             prop_assert!(names.clients.iter().all(|(_, client)| client.octets == held(client)));
             let of_clients: usize = names.clients.iter().map(|(_, client)| client.octets).sum();
-            let of_flows: usize = names.flows.iter().map(|(_, named)| octets(&named.text)).sum();
+            let of_flows: usize = names.flows.iter().map(|(_, named)| octets(&named.name.text)).sum();
             prop_assert_eq!((names.octets, names.flow_octets), (of_clients, of_flows));
             prop_assert!(names.octets <= limits.octets);
         }
