@@ -146,6 +146,8 @@ metrics! {
     names_octets: gauge = "names_bytes";
     /// What was forgotten for want of room: names that were `looked_up` or carried, questions
     names_forgotten: counters["what"] = "names_forgotten_total";
+    /// Records that go without their name, as the day has had `events.names.per_day` different ones
+    names_over_daily: counter = "names_over_daily_total";
     /// DNS lookups by how they ended: answered, failed, `timed_out`; unasked where the question was not seen
     dns_lookups: counters["result"] = "dns_lookups_total";
     /// From a question to its answer

@@ -17,7 +17,7 @@ use weir_wire::Direction;
 
 use crate::config::{Config, ConfigError, Connections};
 use crate::detect::Engine;
-use crate::enrich::{Enricher, Places, SharedNames};
+use crate::enrich::{Daily, Enricher, Places, SharedNames};
 use crate::flow::{Limits, Merger};
 use crate::health::{self, Health};
 use crate::kernel::{Attachment, Datapath, Opened};
@@ -91,8 +91,9 @@ pub async fn run(config: Config, reload: Reload) -> anyhow::Result<()> {
     let lists = config.threats.lists.iter().map(|list| list.name.clone()).collect();
     let steps = Steps {
         merger: Merger::new(limits(&config.connections)),
-        enricher: Enricher::new(Places::new(&config.places.databases), Arc::clone(&metrics))
-            .with_names(catch_up.is_some().then_some(names)),
+        enricher: Enricher::new(Places::new(&config.places.databases), Arc::clone(&metrics)).with_names(
+            catch_up.is_some().then(|| (names, Daily::new(config.events.names.per_day as usize))),
+        ),
         catch_up,
         engine: Engine::new(&config.detect).with_lists(&config.detect, lists),
     };

@@ -48,6 +48,8 @@ pub struct Names {
     pub questions: u32,
     /// How long they wait.
     pub timeout: Period,
+    /// Different names that flows are given in a day (UTC).
+    pub per_day: u32,
 }
 
 /// What is read of packets, by its name.
@@ -99,6 +101,7 @@ impl Default for Names {
             carried: Bytes(limits.flow_octets as u64),
             questions: limits.questions.get() as u32,
             timeout: Period(Duration::from_nanos(limits.timeout_ns as u64)),
+            per_day: 200_000,
         }
     }
 }
@@ -151,6 +154,7 @@ impl Events {
             ("events.names.addresses", names.addresses, 1, 1 << 20),
             ("events.names.flows", names.flows, 1, 1 << 24),
             ("events.names.questions", names.questions, 1, 1 << 20),
+            ("events.names.per_day", names.per_day, 1, 1 << 24),
         ] {
             check.that((least..=most).contains(&value), key, || {
                 format!("is {value}; {least} to {most} are allowed")

@@ -118,7 +118,7 @@ fn events_are_chosen_by_name_and_bounded() {
 
     let wrong = "[events]\nclasses = [\"arp\", \"arp\"]\nsnap_octets = 5000\nqueue = 1\n[events.names]\nclients = 0\n";
     assert_eq!(keys(wrong), ["events.classes", "events.snap_octets", "events.names.clients", "events.queue"]);
-    assert_eq!(keys("[events]\nclasses = [\"gopher\"]\n"), ["events.classes"]);
+    assert_eq!(keys("[events]\nclasses = [\"dns\", \"gopher\"]\n"), ["events.classes[1]"]);
     assert_eq!(keys("[events]\nclasses = []\n"), ["events.classes"]);
 }
 

@@ -4,6 +4,7 @@
 //! one owner of what is looked up. [`names`] learns from observations as they come and is asked when records are
 //! made. Both add to records and never change a count.
 
+mod daily;
 pub mod names;
 mod places;
 mod shared;
@@ -14,8 +15,9 @@ use std::time::{Duration, Instant};
 use weir_wire::NameSource;
 
 use crate::flow::{Context, Record};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, unix_seconds};
 
+pub use daily::Daily;
 pub use places::{Places, PlacesError};
 pub use shared::SharedNames;
 
@@ -26,7 +28,7 @@ const REFRESH: Duration = Duration::from_secs(30);
 pub struct Enricher {
     places: Places,
     /// Absent where no events are read.
-    names: Option<SharedNames>,
+    names: Option<(SharedNames, Daily)>,
     refreshed: Option<Instant>,
     metrics: Arc<Metrics>,
 }
@@ -37,17 +39,18 @@ impl Enricher {
         Self { places, names: None, refreshed: None, metrics }
     }
 
-    /// Flows get the names that are known to `names`.
+    /// Flows get the names that are known, so many different ones a day.
     #[must_use]
-    pub fn with_names(self, names: Option<SharedNames>) -> Self {
+    pub fn with_names(self, names: Option<(SharedNames, Daily)>) -> Self {
         Self { names, ..self }
     }
 
     /// Adds what is known to each record. Takes what files need to be read.
     pub fn enrich(&mut self, records: &mut [Record]) {
         self.refresh();
-        if let Some(names) = &self.names {
+        if let Some((names, daily)) = &mut self.names {
             names.describe(records);
+            bound(records, daily, &self.metrics);
             self.count(records);
         }
         if self.places.is_empty() {
@@ -94,6 +97,16 @@ impl Enricher {
                 }
             };
             self.metrics.place_reads.with_label_values(&[result]).inc();
+        }
+    }
+}
+
+/// Takes names from records once the day has had its share.
+fn bound(records: &mut [Record], daily: &mut Daily, metrics: &Metrics) {
+    let day = unix_seconds() as u64 / 86_400;
+    for context in records.iter_mut().filter_map(|record| record.context.as_mut()) {
+        if context.name.take_if(|name| !daily.admits(&name.text, day)).is_some() {
+            metrics.names_over_daily.inc();
         }
     }
 }

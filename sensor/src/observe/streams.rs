@@ -309,6 +309,7 @@ mod tests {
         assert_eq!(streams.octets, held);
         assert!(held > 0);
         let waiting = streams.known.iter().filter(|(_, stream)| !stream.pieces.is_empty()).count() as u64;
-        assert_eq!(streams.forgotten() + waiting, 20_000, "each is there or counted");
+        // From port 53 it would have been DNS.
+        assert_eq!(streams.forgotten() + waiting, 20_000 - 1, "each is there or counted");
     }
 }
