@@ -88,15 +88,7 @@ pub async fn run(config: Config, reload: Reload) -> anyhow::Result<()> {
     let drain = Drain::new(source, wakes, pace, epochs, proof, Arc::clone(&metrics), pulse);
     let drain = tokio::spawn(drain.run());
 
-    let lists = config.threats.lists.iter().map(|list| list.name.clone()).collect();
-    let steps = Steps {
-        merger: Merger::new(limits(&config.connections)),
-        enricher: Enricher::new(Places::new(&config.places.databases), Arc::clone(&metrics)).with_names(
-            catch_up.is_some().then(|| (names, Daily::new(config.events.names.per_day as usize))),
-        ),
-        catch_up,
-        engine: Engine::new(&config.detect).with_lists(&config.detect, lists),
-    };
+    let steps = steps(&config, names, catch_up, &metrics);
     let (courier, delivery, merge) = if let (Some(client), Some(spool)) = (client, &spool) {
         let (status, delivery) = watch::channel(Status::default());
         let pacing = Pacing::from(&config.shipping);
@@ -259,6 +251,19 @@ fn attach(datapath: &mut Datapath, config: &Config) -> anyhow::Result<HashSet<(S
         }
     }
     Ok(observed)
+}
+
+/// What an epoch goes through.
+fn steps(config: &Config, names: SharedNames, catch_up: Option<CatchUp>, metrics: &Arc<Metrics>) -> Steps {
+    let lists = config.threats.lists.iter().map(|list| list.name.clone()).collect();
+    let names = catch_up.is_some().then(|| (names, Daily::new(config.events.names.per_day as usize)));
+    let places = Places::new(&config.places.databases);
+    Steps {
+        merger: Merger::new(limits(&config.connections)),
+        catch_up,
+        enricher: Enricher::new(places, Arc::clone(metrics)).with_names(names),
+        engine: Engine::new(&config.detect).with_lists(&config.detect, lists),
+    }
 }
 
 fn limits(connections: &Connections) -> Limits {

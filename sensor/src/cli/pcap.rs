@@ -30,6 +30,7 @@ Needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (or root): the frames run through t
 /// Reads pcap and pcapng; Ethernet, raw IP, Linux cooked and loopback link types.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line, each by itself")]
 pub(super) struct Arguments {
     /// Captures; `-` is standard input. Each is a run of its own
     #[arg(required = true, value_name = "FILE")]

@@ -80,8 +80,16 @@ impl Witness for Noting {
     }
 }
 
-/// The thread, and what it has noted.
-fn started(bound: usize) -> (Queue, thread::Sender<()>, Arc<Mutex<Vec<String>>>, SharedNames, Arc<Metrics>) {
+/// The thread, which waits to be told to go, and what it has noted.
+struct Started {
+    queue: Queue,
+    go: thread::Sender<()>,
+    noted: Arc<Mutex<Vec<String>>>,
+    names: SharedNames,
+    metrics: Arc<Metrics>,
+}
+
+fn started(bound: usize) -> Started {
     let metrics = Arc::new(Metrics::new().expect("metrics"));
     let (queue, queued) = queue(bound);
     let noted = Arc::new(Mutex::new(Vec::new()));
@@ -94,7 +102,7 @@ fn started(bound: usize) -> (Queue, thread::Sender<()>, Arc<Mutex<Vec<String>>>,
         let _ = wait.recv();
         witnessing.run();
     });
-    (queue, go, noted, names, metrics)
+    Started { queue, go, noted, names, metrics }
 }
 
 fn caught_up(queue: &Queue) {
@@ -105,7 +113,7 @@ fn caught_up(queue: &Queue) {
 
 #[test]
 fn every_witness_is_shown_each_observation_and_one_that_panics_begins_anew() {
-    let (queue, go, noted, names, metrics) = started(1 << 20);
+    let Started { queue, go, noted, names, metrics } = started(1 << 20);
     go.send(()).expect("it waits");
     for (time, id, name) in [(1, 1, "a.example"), (3, 2, "panic.example"), (5, 3, "b.example")] {
         assert!(queue.offer(event(time, dns(id, false, name))));
@@ -143,7 +151,7 @@ fn every_witness_is_shown_each_observation_and_one_that_panics_begins_anew() {
 fn the_queue_is_bounded_in_octets_and_empties_again() {
     const EVENT: usize = 100;
     let each = EVENT + size_of::<Message>();
-    let (queue, go, _noted, _names, _metrics) = started(10 * each + each / 2);
+    let Started { queue, go, .. } = started(10 * each + each / 2);
     let taken = |number: usize| (0..number).filter(|_| queue.offer(event(1, vec![0; EVENT]))).count();
     assert_eq!(taken(25), 10);
     go.send(()).expect("it waits");
@@ -154,7 +162,7 @@ fn the_queue_is_bounded_in_octets_and_empties_again() {
 
 #[test]
 fn a_question_without_an_answer_is_told_by_time() {
-    let (queue, go, noted, _names, metrics) = started(1 << 20);
+    let Started { queue, go, noted, metrics, .. } = started(1 << 20);
     go.send(()).expect("it waits");
     // Asked long ago, by the clock that the thread looks at.
     assert!(queue.offer(event(1, dns(1, false, "silent.example"))));
