@@ -1,4 +1,4 @@
-//! `cargo xtask build`: both programs. The sensor's own build script builds the kernel object into it.
+//! `cargo xtask build`: the programs. The sensor's own build script builds the kernel object into it.
 
 use anyhow::Result;
 
@@ -7,10 +7,12 @@ use crate::{cargo, screen, setup};
 /// The programs that Weir is.
 pub const SENSOR: &str = "weir-sensor";
 pub const CONTROL_PLANE: &str = "weir-control-plane";
+/// What people ask them with; neither needs it.
+pub const CLIENT: &str = "weirctl";
 
 #[derive(clap::Args)]
 #[command(
-    about = "Build the kernel programs, weir-sensor and weir-control-plane",
+    about = "Build the kernel programs, weir-sensor, weir-control-plane and weirctl",
     after_help = "Examples:
   cargo xtask build             quick to build, checks its own arithmetic
   cargo xtask build --release   what is installed and measured"
@@ -23,7 +25,10 @@ pub struct Args {
 
 pub fn run(args: &Args) -> Result<()> {
     programs(args.release)?;
-    for program in [SENSOR, CONTROL_PLANE] {
+    let mut build = cargo::cargo();
+    build.args(["build", "--package", CLIENT, "--bin", CLIENT]);
+    cargo::run(build.args(args.release.then_some("--release")))?;
+    for program in [SENSOR, CONTROL_PLANE, CLIENT] {
         println!("{}", cargo::programs(args.release).join(program).display());
     }
     Ok(())
