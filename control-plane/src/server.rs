@@ -14,7 +14,7 @@ use crate::api::{self, AppState};
 use crate::auth::Auth;
 use crate::config::Config;
 use crate::ingest::{Admission, Ingest};
-use crate::jobs::{Jobs, Maintenance};
+use crate::jobs::{Jobs, Maintenance, Presence};
 use crate::limits::Limits;
 use crate::listener::{self, Listener, Tls};
 use crate::outbound::Outbound;
@@ -64,7 +64,11 @@ pub async fn start(config: &Config) -> anyhow::Result<Server> {
     upkeep.make_ahead(jiff::Timestamp::now()).await.context("make the first partitions")?;
     let outbound = Outbound::new(&config.outbound)?;
     let alerts = Alerts::new(pool.clone(), outbound.clone(), config.alerts.clone(), Arc::clone(&metrics));
-    let (shared, own) = ([upkeep.jobs(), alerts.jobs()].concat(), vec![upkeep.gauges()]);
+    let presence =
+        Presence { pool: pool.clone(), settings: config.sensors.clone(), metrics: Arc::clone(&metrics) };
+    presence.begin().await.context("begin to listen for sensors")?;
+    let shared = [upkeep.jobs(), alerts.jobs(), vec![presence.job()]].concat();
+    let own = vec![upkeep.gauges(), presence.gauges()];
     let jobs = Jobs::new(pool.clone(), Arc::clone(&metrics), config.jobs.clone(), shared, own)
         .await
         .context("put the jobs on the board")?;

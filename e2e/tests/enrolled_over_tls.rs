@@ -69,7 +69,7 @@ fn a_host_enrols_over_tls_counts_rotates_and_is_revoked() {
     assert!(config.contains("[control_plane]") && config.contains(&secure.url), "{config}");
 
     let watch = Watch {
-        more: "[shipping]\nbackoff = \"50ms\"\nbackoff_max = \"500ms\"\nshutdown_deadline = \"1s\"\n"
+        more: "[heartbeat]\ninterval = \"200ms\"\n[shipping]\nbackoff = \"50ms\"\nbackoff_max = \"500ms\"\nshutdown_deadline = \"1s\"\n"
             .to_owned(),
         env: vec![
             ("WEIR_SENSOR__CONTROL_PLANE__TOKEN_FILE".into(), token_file.clone().into()),
@@ -99,8 +99,21 @@ fn a_host_enrols_over_tls_counts_rotates_and_is_revoked() {
     send();
     site.sql("UPDATE sensor_credential SET expires_at = now() WHERE first_used_at IS NOT NULL")
         .expect("the overlap is over");
-    let ledger = send();
+    send();
     assert_eq!(credentials(&site), ["revoked", "active"]);
+
+    // Its end is near: the sensor asks for the next one by itself, and counts on.
+    site.sql(
+        "UPDATE sensor_credential SET created_at = now() - interval '9 days', expires_at = now() + interval '1 day'
+         WHERE revoked_at IS NULL",
+    )
+    .expect("it is old");
+    let deadline = Instant::now() + GIVE_UP;
+    while credentials(&site) != ["revoked", "revoked", "active"] {
+        assert!(Instant::now() < deadline, "{:?}: {}", credentials(&site), sensor.log());
+        thread::sleep(Duration::from_millis(50));
+    }
+    let ledger = send();
     assert_eq!((ledger.total.frames, ledger.total.octets_l2), (sent.packets, sent.octets));
 
     operator(&site, "/api/v1/sensors/edge/revoke", &json!({}));

@@ -245,6 +245,15 @@ metrics! {
     /// Clock of the control plane less ours, as its last answer told it (to the second)
     clock_skew: float = "clock_skew_seconds";
 
+    /// Heartbeats, by result: answered, failed
+    heartbeats: counters["result"] = "heartbeats_total";
+    /// When the control plane answered the last heartbeat, seconds since the Unix epoch
+    last_heartbeat: float = "last_heartbeat_timestamp_seconds";
+    /// When the credential ends by itself, seconds since the Unix epoch; 0: never, or not known yet
+    credential_expiry: float = "credential_expiry_timestamp_seconds";
+    /// Attempts to get the next credential, by result: done, failed
+    credential_renewals: counters["result"] = "credential_renewals_total";
+
     /// Entries of a threat list: prefixes and domains
     list_entries: gauges["list"] = "list_entries";
     /// Lines of a threat list that could not be read
@@ -328,6 +337,8 @@ impl Metrics {
             (&self.names_forgotten, &["looked_up", "carried", "questions"]),
             (&self.dns_lookups, &["answered", "failed", "timed_out", "unasked"]),
             (&self.named_records, &NameSource::GIVEN.map(NameSource::word)),
+            (&self.heartbeats, &["answered", "failed"]),
+            (&self.credential_renewals, &["done", "failed"]),
         ] {
             for word in words {
                 counter.with_label_values(&[word]);

@@ -15,7 +15,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use weir_wire::Direction;
 
-use crate::config::{Config, ConfigError, Connections};
+use crate::config::{Config, ConfigError, Connections, ControlPlane};
+use crate::control::{Credential, Heart, Renewal};
 use crate::detect::Engine;
 use crate::enrich::{Daily, Enricher, Places, SharedNames};
 use crate::flow::{Limits, Merger};
@@ -90,6 +91,9 @@ pub async fn run(config: Config, reload: Reload) -> anyhow::Result<()> {
 
     let steps = steps(&config, names, catch_up, &metrics);
     let (courier, delivery, merge) = if let (Some(client), Some(spool)) = (client, &spool) {
+        if let Some(control_plane) = &config.control_plane {
+            beat(&config, control_plane, client.credential(), spool, &metrics, &stopping)?;
+        }
         let (status, delivery) = watch::channel(Status::default());
         let pacing = Pacing::from(&config.shipping);
         let courier = Courier::new(spool.clone(), client, pacing, Arc::clone(&metrics), status, stopping);
@@ -266,6 +270,22 @@ fn steps(config: &Config, names: SharedNames, catch_up: Option<CatchUp>, metrics
     }
 }
 
+/// The task that tells the control plane that this sensor is there. It ends with the sensor, whatever it is at.
+fn beat(
+    config: &Config,
+    control_plane: &ControlPlane,
+    credential: Credential,
+    spool: &Spool,
+    metrics: &Arc<Metrics>,
+    stopping: &watch::Receiver<bool>,
+) -> anyhow::Result<()> {
+    let renewal = Renewal::patient(config.credential.renew_at_percent);
+    let (interval, spool) = (config.heartbeat.interval.0, spool.watch());
+    let heart = Heart::new(control_plane, credential, interval, renewal, spool, Arc::clone(metrics))?;
+    tokio::spawn(heart.run(stopping.clone()));
+    Ok(())
+}
+
 fn limits(connections: &Connections) -> Limits {
     Limits {
         connections: connections.max,
@@ -404,6 +424,8 @@ fn changed(old: &Config, new: &Config) -> String {
         ("events", old.events != new.events),
         ("detect", old.detect != new.detect),
         ("control_plane", old.control_plane != new.control_plane),
+        ("heartbeat", old.heartbeat != new.heartbeat),
+        ("credential", old.credential != new.credential),
         ("spool", old.spool != new.spool),
         ("shipping", old.shipping != new.shipping),
         ("metrics", old.metrics != new.metrics),

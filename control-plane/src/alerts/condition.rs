@@ -103,7 +103,7 @@ pub enum Condition {
         #[schema(minimum = 1)]
         minimum: f64,
     },
-    /// A sensor has not delivered a batch for so long
+    /// A sensor is offline, and nothing was heard of it for so long
     SensorOffline {
         #[schema(minimum = 10, maximum = 86_400)]
         after_s: u32,

@@ -99,6 +99,7 @@ impl Access {
 #[derive(Clone, Copy, Debug)]
 pub struct Sender {
     pub sensor_id: i32,
+    pub credential_id: i32,
 }
 
 /// The sensor that [`guard`] let through.
@@ -252,8 +253,10 @@ async fn sensor(state: &AppState, mut request: Request, next: Next) -> Response 
             );
             with_actor(refuse(state, "revoked", error), &name)
         }
-        Ok(SensorCheck::Known { sensor_id, name, .. }) => {
-            request.extensions_mut().insert(Sender { sensor_id });
+        Ok(SensorCheck::Known { sensor_id, credential_id, name }) => {
+            // Whatever it came for: it is there.
+            state.auth.activity.sensor(sensor_id, None);
+            request.extensions_mut().insert(Sender { sensor_id, credential_id });
             let response = limit::run(state, &format!("sensor:{sensor_id}"), request, next).await;
             with_actor(response, &name)
         }

@@ -27,6 +27,7 @@ mod examples;
 mod export;
 mod flows;
 mod health;
+mod heartbeat;
 mod ingest;
 mod jobs;
 mod ledger;
@@ -182,6 +183,7 @@ fn routes(state: Option<&AppState>) -> Routes {
         .add(change_sensors, routes!(enrollments::revoke))
         .add(Access::Open, routes!(enrollments::enroll))
         .add(Access::Sensor, routes!(credentials::renew))
+        .add(Access::Sensor, routes!(heartbeat::beat))
         .add(detections, routes!(detections::list))
         .add(detections, routes!(detections::get))
         .add(judge_detections, routes!(detections::acknowledge))

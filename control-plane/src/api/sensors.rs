@@ -13,6 +13,7 @@ use super::access::Caller;
 use super::belonging;
 use super::body::Body;
 use super::error::Problem;
+use super::heartbeat::Liveness;
 use super::params::{FromParams, NoParams, Params, Query};
 use super::render::{self, Point};
 use super::{ApiError, AppState};
@@ -70,7 +71,9 @@ pub struct SensorPage {
     "deleted_at": null, "site": "ams", "group": "edge", "labels": {"env": "prod"},
     "spool": {"as_of": "2026-01-31T12:00:05.000000000Z", "batches": 0, "bytes": 0,
               "capacity_bytes": 1_073_741_824, "oldest_age_ms": 0, "quarantined_batches": 0,
-              "quarantined_packets": 0, "degraded": false}
+              "quarantined_packets": 0, "degraded": false},
+    "liveness": {"state": "online", "since": "2026-01-31T11:00:06.100000000Z",
+                 "last_alive_at": "2026-01-31T12:00:06.100000000Z", "heartbeat_at": null, "heartbeat": null}
 }))]
 pub struct Sensor {
     pub id: i32,
@@ -102,6 +105,7 @@ pub struct Sensor {
     pub labels: BTreeMap<String, String>,
     /// As the sensor last told
     pub spool: Option<Spool>,
+    pub liveness: Liveness,
 }
 
 /// The state of a sensor's spool.
@@ -173,6 +177,7 @@ impl From<sensors::Sensor> for Sensor {
                 .map(|(_, at)| render::system_time(at)),
             deleted_at: sensor.deleted_at.map(render::system_time),
             spool: status.and_then(|status| status.spool.as_ref()).map(Spool::from),
+            liveness: Liveness::from(sensor.presence.as_ref()),
             site: sensor.belonging.site,
             group: sensor.belonging.group,
             labels: sensor.belonging.labels,

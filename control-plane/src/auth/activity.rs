@@ -1,18 +1,19 @@
 //! Who was seen when: remembered here, written every few seconds, so that a request costs no write.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::{Principal, Who};
 use crate::store::activity::{self, Seen};
+use crate::store::presence::Sign;
 use crate::store::{Pool, StoreError};
 
-/// Time between two writes.
-const EVERY: Duration = Duration::from_secs(5);
+/// Time between two writes: what is lost with an instance that is killed.
+const EVERY: Duration = Duration::from_secs(2);
 /// Of each kind; more are not remembered until the next write.
 const MOST: usize = 10_000;
 
@@ -22,6 +23,14 @@ pub struct Activity {
     users: Mutex<HashMap<i32, SystemTime>>,
     sessions: Mutex<HashMap<Uuid, SystemTime>>,
     tokens: Mutex<HashMap<i32, SystemTime>>,
+    sensors: Mutex<HashMap<i32, Heard>>,
+}
+
+/// When a sensor was heard of, and what its heartbeat said.
+#[derive(Clone)]
+struct Heard {
+    at: Instant,
+    beat: Option<(Arc<str>, Instant)>,
 }
 
 impl Activity {
@@ -36,14 +45,58 @@ impl Activity {
         }
     }
 
-    /// Writes what was seen; what could not be written is forgotten, the next request tells it anew.
+    /// A sensor's credential was good, or its heartbeat said this.
+    pub fn sensor(&self, sensor_id: i32, beat: Option<Arc<str>>) {
+        let at = Instant::now();
+        self.hear(sensor_id, Heard { at, beat: beat.map(|beat| (beat, at)) });
+    }
+
+    fn hear(&self, sensor_id: i32, new: Heard) {
+        let mut sensors = self.sensors.lock().unwrap_or_else(PoisonError::into_inner);
+        let full = sensors.len() >= MOST;
+        match sensors.get_mut(&sensor_id) {
+            Some(known) => {
+                known.at = known.at.max(new.at);
+                if let Some((_, at)) = &new.beat
+                    && known.beat.as_ref().is_none_or(|(_, known)| known <= at)
+                {
+                    known.beat = new.beat;
+                }
+            }
+            None if full => {}
+            None => {
+                sensors.insert(sensor_id, new);
+            }
+        }
+    }
+
+    /// Writes what was seen. What could not be written of people is forgotten, the next request tells it anew;
+    /// of sensors it is kept, or they would seem silent.
     pub async fn write(&self, pool: &Pool) -> Result<(), StoreError> {
-        let seen =
-            Seen { users: take(&self.users), sessions: take(&self.sessions), tokens: take(&self.tokens) };
-        if seen.users.is_empty() && seen.sessions.is_empty() && seen.tokens.is_empty() {
+        let heard = std::mem::take(&mut *self.sensors.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut sensors: Vec<Sign> = heard
+            .iter()
+            .map(|(sensor_id, heard)| Sign {
+                sensor_id: *sensor_id,
+                age: heard.at.elapsed(),
+                beat: heard.beat.as_ref().map(|(beat, at)| (Arc::clone(beat), at.elapsed())),
+            })
+            .collect();
+        sensors.sort_by_key(|sign| sign.sensor_id);
+        let (users, sessions, tokens) = (take(&self.users), take(&self.sessions), take(&self.tokens));
+        let seen = Seen { users, sessions, tokens, sensors };
+        if seen.users.is_empty()
+            && seen.sessions.is_empty()
+            && seen.tokens.is_empty()
+            && seen.sensors.is_empty()
+        {
             return Ok(());
         }
-        activity::write(pool, &seen).await
+        let written = activity::write(pool, &seen).await;
+        if written.is_err() {
+            heard.into_iter().for_each(|(sensor_id, heard)| self.hear(sensor_id, heard));
+        }
+        written
     }
 
     /// Writes until `stop` changes or its sender is gone, and once more then.
@@ -55,7 +108,7 @@ impl Activity {
                 _ = stop.changed() => going = false,
             }
             if let Err(error) = self.write(pool).await {
-                tracing::warn!(%error, "write when users and tokens were last seen");
+                tracing::warn!(%error, "write when users, tokens and sensors were last seen");
             }
         }
     }

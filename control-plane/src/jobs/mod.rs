@@ -7,6 +7,7 @@
 //! a job in here makes it of steps that may be repeated.
 
 mod maintenance;
+mod presence;
 mod schedule;
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use crate::store::{Pool, StoreError, audit::Author};
 use crate::telemetry::Metrics;
 
 pub use maintenance::Maintenance;
+pub use presence::Presence;
 
 type Work = Arc<dyn Fn(Run) -> futures_util::future::BoxFuture<'static, Result<(), JobError>> + Send + Sync>;
 

@@ -1,9 +1,10 @@
-//! When people, sessions and machines were last seen, many at a time.
+//! When people, sessions, machines and sensors were last seen, many at a time.
 
 use std::time::SystemTime;
 
 use uuid::Uuid;
 
+use super::presence::{self, Sign};
 use super::{Class, Isolation, Pool, StoreError};
 
 /// Who was seen since the last write.
@@ -12,6 +13,7 @@ pub struct Seen {
     pub users: Vec<(i32, SystemTime)>,
     pub sessions: Vec<(Uuid, SystemTime)>,
     pub tokens: Vec<(i32, SystemTime)>,
+    pub sensors: Vec<Sign>,
 }
 
 /// Writes them in one transaction; never back in time, and nobody who is gone comes back.
@@ -44,7 +46,7 @@ pub async fn write(pool: &Pool, seen: &Seen) -> Result<(), StoreError> {
                     &[&ids, &times],
                 )
                 .await?;
-            Ok(())
+            presence::write(&lease, &seen.sensors).await
         }
         .await;
         lease.finish(result).await

@@ -46,6 +46,7 @@ pub const MIGRATIONS: &[Migration] = &[
     migration!(80, "0080", "detections"),
     migration!(90, "0090", "names"),
     migration!(91, "0091", "rollups_by_name"),
+    migration!(120, "0120", "sensor_presence"),
 ];
 
 /// How long to wait for another instance's migration.

@@ -31,6 +31,7 @@ pub mod names;
 pub mod notices;
 pub mod partitions;
 mod pool;
+pub mod presence;
 mod reference;
 pub mod resolution;
 pub mod rollups;

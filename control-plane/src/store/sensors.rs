@@ -10,6 +10,7 @@ use tokio_postgres::error::SqlState;
 
 use super::audit::{self, Author, Change};
 use super::events::{self, NewEvent, Topic};
+use super::presence::Presence;
 use super::reference::{self, Reference};
 use super::{Class, Isolation, Lease, Pool, StoreError, credentials, locks};
 use crate::ingest::Spool;
@@ -25,6 +26,8 @@ pub struct Sensor {
     pub deleted_at: Option<SystemTime>,
     pub belonging: Belonging,
     pub status: Option<Status>,
+    /// `None`: never heard of.
+    pub presence: Option<Presence>,
 }
 
 /// What its batches told.
@@ -88,7 +91,11 @@ pub enum AddError {
 const COLUMNS: &str = "sensor_id, name, created_at, revoked_at, last_seen_at, last_window_end,
     clock_skew_ms, clock_flagged, batches, records, deleted_at, clock_steps, clock_step_ns, clock_stepped_at,
     spool_at, spool_batches, spool_bytes, spool_capacity_bytes, spool_oldest_age_ms,
-    spool_quarantined_batches, spool_quarantined_packets, spool_degraded, site, group_name, labels::text";
+    spool_quarantined_batches, spool_quarantined_packets, spool_degraded, site, group_name, labels::text,
+    alive_at, online, changed_at, beat::text, beat_at";
+
+const TABLES: &str =
+    "sensor LEFT JOIN sensor_status USING (sensor_id) LEFT JOIN sensor_presence USING (sensor_id)";
 
 /// Whether a name may be a sensor's: 1 to 63 letters, digits, `.`, `_`, `-`; not only digits.
 #[must_use]
@@ -342,7 +349,7 @@ pub async fn list(pool: &Pool, which: &Which, after: i32, limit: i64) -> Result<
     let work = async {
         let lease = pool.begin(Class::Admin, Isolation::Snapshot, "sensor_list").await?;
         let sql = format!(
-            "SELECT {COLUMNS} FROM sensor LEFT JOIN sensor_status USING (sensor_id)
+            "SELECT {COLUMNS} FROM {TABLES}
              WHERE sensor_id > $1 AND ($3::text IS NULL OR site = $3)
                    AND ($4::text IS NULL OR group_name = $4) AND labels @> $5::text::jsonb
              ORDER BY sensor_id LIMIT $2"
@@ -360,7 +367,7 @@ pub async fn get(pool: &Pool, sensor: &Reference) -> Result<Option<(Sensor, Vec<
         let lease = pool.begin(Class::Admin, Isolation::Snapshot, "sensor_get").await?;
         let result = async {
             let sql = format!(
-                "SELECT {COLUMNS} FROM sensor LEFT JOIN sensor_status USING (sensor_id)
+                "SELECT {COLUMNS} FROM {TABLES}
                  WHERE sensor_id = $1 OR name = $2"
             );
             let Some(row) = lease.client().query_opt(&sql, &[&id, &name]).await? else {
@@ -441,6 +448,12 @@ fn from_row(row: &Row) -> Sensor {
         deleted_at: row.get("deleted_at"),
         belonging: belonging(row),
         status,
+        presence: row.get::<_, Option<SystemTime>>("alive_at").map(|alive_at| Presence {
+            alive_at,
+            online: row.get("online"),
+            changed_at: row.get("changed_at"),
+            beat: row.get::<_, Option<SystemTime>>("beat_at").zip(row.get("beat")),
+        }),
     }
 }
 

@@ -54,6 +54,7 @@ pub struct Registered {
     pub clocks: Clocks,
     pub losses: Losses,
     pub sensors: SensorGauges,
+    pub presence: PresenceMetrics,
     /// outcome: `granted`, `wrong`, `blocked_account`, `blocked_address`, `failed`
     pub logins: IntCounterVec,
     pub refresh_tokens_reused: IntCounter,
@@ -338,6 +339,41 @@ impl SensorGauges {
     }
 }
 
+/// Which sensors are there, as the watch last saw it; the same on every instance.
+#[derive(Debug)]
+pub struct PresenceMetrics {
+    pub online: IntGauge,
+    pub offline: IntGauge,
+    pub never: IntGauge,
+    /// to
+    changes: IntCounterVec,
+}
+
+impl PresenceMetrics {
+    fn new(b: &Builder) -> Self {
+        let presence = Self {
+            online: b.gauge("weir_sensors_online", "Sensors that are there, revoked ones apart"),
+            offline: b.gauge(
+                "weir_sensors_offline",
+                "Sensors that were there and are silent for sensors.offline_after_s, revoked ones apart",
+            ),
+            never: b.gauge("weir_sensors_never_seen", "Sensors that were never heard of, revoked ones apart"),
+            changes: b.counters(
+                "weir_sensor_presence_changes_total",
+                "Sensors that this instance told to be online again, or offline",
+                &["to"],
+            ),
+        };
+        presence.changed("online", 0);
+        presence.changed("offline", 0);
+        presence
+    }
+
+    pub fn changed(&self, to: &str, sensors: usize) {
+        self.changes.with_label_values(&[to]).inc_by(sensors as u64);
+    }
+}
+
 /// Background jobs: what this instance ran, and when any did.
 #[derive(Debug)]
 pub struct JobMetrics {
@@ -505,6 +541,7 @@ impl Registered {
             clocks: Clocks::new(&b),
             losses: Losses::new(&b),
             sensors: SensorGauges::new(&b),
+            presence: PresenceMetrics::new(&b),
             logins: b.counters(
                 "weir_logins_total",
                 "Attempts to log in: granted, wrong (name, password or disabled), blocked_account and \

@@ -111,6 +111,7 @@ async fn each_kind_of_rule_finds_what_it_is_for() {
     plane.store(&busy, &batch(2, 1, now_ns() - 20 * SECOND, lone(2, 1_000))).await;
     plane.sensor("never-seen").await;
     plane.sql("UPDATE sensor SET created_at = now() - interval '1 day' WHERE name = 'never-seen'");
+    plane.silent("quiet", "1 hour").await;
     plane.sql(
         "UPDATE sensor_status SET last_seen_at = now() - interval '1 hour', spool_oldest_age_ms = 700000,
                 clock_skew_ms = -90000 FROM sensor WHERE sensor.sensor_id = sensor_status.sensor_id AND name = 'quiet'",
@@ -185,7 +186,7 @@ async fn groups_are_bounded_and_a_question_that_fails_is_shown_on_its_rule_alone
     assert_eq!(error(many).await, json!("it holds for more than 100 groups; the worst are watched"));
     // Nothing is known: alerts stay as they are, and the other rule works.
     plane.sql("ALTER TABLE flow RENAME TO flow_away");
-    plane.sql("UPDATE sensor_status SET last_seen_at = now() - interval '1 hour'");
+    plane.silent("edge-1", "1 hour").await;
     // The job of the partitions fails as well, and keeps no other from running.
     plane.jobs().round(seconds_from_now(0)).await.expect_err("a table is away");
     assert_eq!(plane.states(many).len(), 100);

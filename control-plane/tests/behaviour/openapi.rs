@@ -99,6 +99,7 @@ fn a1_every_route_is_in_the_document() {
         "post /api/v1/ingest",
         "post /api/v1/jobs/{job}/runs",
         "post /api/v1/sensor/credentials",
+        "post /api/v1/sensor/heartbeat",
         "post /api/v1/sensors/{id}/credentials",
         "post /api/v1/sensors/{id}/revoke",
         "post /api/v1/stream/tickets",

@@ -75,6 +75,7 @@ impl<'a> Plane<'a> {
         config.jobs.poll_ms = 86_400_000;
         config.alerts.interval_s = 86_400;
         config.alerts.delivery_interval_s = 86_400;
+        config.sensors.watch_interval_s = 86_400;
         change(&mut config);
         let server = server::start(&config).await.expect("the server starts");
         let http = Client::builder().no_proxy().build().expect("a client");
@@ -148,6 +149,16 @@ impl<'a> Plane<'a> {
             .await
             .expect("the sensor is added");
         token.expose().to_owned()
+    }
+
+    /// As if a sensor had been silent for so long, and that had been noticed.
+    pub async fn silent(&self, name: &str, since: &str) {
+        // What was heard of it before is written, and not later.
+        self.state().auth.activity.write(self.pool()).await.expect("it is written");
+        self.sql(&format!(
+            "UPDATE sensor_presence p SET alive_at = now() - interval '{since}', online = false
+             FROM sensor s WHERE s.sensor_id = p.sensor_id AND s.name = '{name}'"
+        ));
     }
 
     pub fn request(&self, method: Method, path: &str, token: &str) -> RequestBuilder {

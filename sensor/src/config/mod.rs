@@ -7,6 +7,7 @@
 pub mod detect;
 mod error;
 pub mod events;
+mod heartbeat;
 mod layers;
 mod sections;
 #[cfg(test)]
@@ -20,6 +21,7 @@ use std::path::Path;
 pub use detect::Detect;
 pub use error::{ConfigError, Problem};
 pub use events::Events;
+pub use heartbeat::{Credential, Heartbeat};
 pub use layers::{Overrides, environment};
 pub use sections::{
     Config, Connections, ControlPlane, Egress, Filter, FilterAction, Ingress, Interface, KernelLog, Log,

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::detect::Detect;
 use super::events::Events;
+use super::heartbeat::{Credential, Heartbeat};
 use super::threats::Threats;
 use super::units::{Bytes, Cidr, Period, Ports, Protocol, Secret};
 use crate::kernel;
@@ -30,6 +31,8 @@ pub struct Config {
     /// Without it the sensor works alone: metrics only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub control_plane: Option<ControlPlane>,
+    pub heartbeat: Heartbeat,
+    pub credential: Credential,
     pub spool: Spool,
     pub shipping: Shipping,
     pub places: Places,
@@ -258,6 +261,8 @@ impl Default for Config {
             pins: Pins::default(),
             threats: Threats::default(),
             control_plane: None,
+            heartbeat: Heartbeat::default(),
+            credential: Credential::default(),
             spool: Spool::default(),
             shipping: Shipping::default(),
             places: Places::default(),

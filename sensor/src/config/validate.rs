@@ -58,6 +58,7 @@ pub(super) fn problems(config: &Config, problems: &mut Vec<Problem>) {
     if let Some(control_plane) = &config.control_plane {
         destination(control_plane, &mut check);
     }
+    super::heartbeat::check(config.heartbeat, config.credential, &mut check);
     let shipping = &config.shipping;
     check.period("shipping.backoff", shipping.backoff, ms(10), secs(60));
     check.period("shipping.backoff_max", shipping.backoff_max, shipping.backoff.0.max(ms(10)), secs(3_600));

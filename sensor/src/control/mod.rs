@@ -1,13 +1,15 @@
 //! The control plane, as far as it is not batches: who this sensor is there, and how it comes to be known.
 //!
 //! [`enroll`] trades a one-time token for a credential; [`Credential`] keeps it, shared by whoever talks to the
-//! control plane, and [`renew`] replaces it without a gap. What must stay true: a token is asked for only
+//! control plane, and [`renew`] replaces it without a gap; [`Heart`] says that the sensor is there. What must stay true: a token is asked for only
 //! when there is a place to keep it, and the file that has it is never half written and open to nobody else.
 
 mod credential;
 mod enroll;
 mod error;
+mod heart;
 mod pin;
+mod renewal;
 
 use reqwest::{Certificate, Response, Url, redirect};
 use serde::de::DeserializeOwned;
@@ -17,7 +19,9 @@ use crate::config::{ControlPlane, Secret};
 pub use credential::{Credential, TokenFile};
 pub use enroll::{Enrolled, Enrollment, enroll};
 pub use error::{ClientError, ControlError};
+pub use heart::Heart;
 pub use pin::{Fingerprint, certificate_of};
+pub use renewal::{Renewal, Term};
 
 /// Bytes of an answer that are read; ours are smaller by far.
 const MAX_ANSWER: usize = 64 << 10;

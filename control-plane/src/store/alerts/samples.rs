@@ -167,8 +167,9 @@ fn health(sql: &mut Sql, condition: &Condition, now: Timestamp) {
             let since = seconds(sql, *after_s);
             let at = sql.bind(SystemTime::from(now), Type::TIMESTAMPTZ);
             (
-                format!("extract(epoch FROM {at} - coalesce(last_seen_at, created_at))"),
-                format!("coalesce(last_seen_at, created_at) < {since}"),
+                format!("extract(epoch FROM {at} - coalesce(alive_at, last_seen_at, created_at))"),
+                // As everybody is told: who was not listened for was not silent.
+                format!("online IS NOT TRUE AND coalesce(alive_at, last_seen_at, created_at) < {since}"),
             )
         }
         Condition::LedgerLoss { window_s, above_packets } => {
@@ -199,7 +200,7 @@ fn health(sql: &mut Sql, condition: &Condition, now: Timestamp) {
     };
     sql.push(&format!(
         "SELECT name AS label, ({value})::double precision AS value
-         FROM sensor LEFT JOIN sensor_status USING (sensor_id)
+         FROM sensor LEFT JOIN sensor_status USING (sensor_id) LEFT JOIN sensor_presence USING (sensor_id)
          WHERE revoked_at IS NULL AND deleted_at IS NULL AND {test}"
     ));
 }

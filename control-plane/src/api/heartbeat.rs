@@ -1,0 +1,197 @@
+//! `POST /api/v1/sensor/heartbeat`: a sensor says that it is there, and how it stands.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::access::AuthenticatedSensor;
+use super::body::Body;
+use super::params::{NoParams, Query};
+use super::{ApiError, AppState, render};
+use crate::store::presence;
+
+/// Characters of a version; `1.2.3-rc.1+0123456789ab` has fewer.
+const MAX_VERSION: usize = 64;
+/// The last whole number that every reader of JSON has exactly (RFC 8259).
+const LARGEST: u64 = (1 << 53) - 1;
+
+/// What a sensor says of itself. Fields that are not known here are left out: sensors may be newer than we are.
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
+#[schema(example = json!({
+    "version": "0.1.0", "uptime_s": 86_400, "clock_ms": 1_769_860_805_000_u64,
+    "spool": {"batches": 0, "bytes": 0, "capacity_bytes": 1_073_741_824, "oldest_age_ms": 0,
+              "quarantined_batches": 0, "quarantined_packets": 0, "degraded": false},
+    "ledger": {"gaps": 0, "dropped_packets": 0, "unaccounted_frames": 0}
+}))]
+pub struct Heartbeat {
+    /// Of the program
+    #[schema(max_length = 64, pattern = "^[ -~]*$")]
+    pub version: String,
+    /// Seconds since it began
+    #[schema(maximum = 9_007_199_254_740_991u64)]
+    pub uptime_s: u64,
+    /// Its clock, milliseconds since the Unix epoch
+    #[schema(maximum = 9_007_199_254_740_991u64)]
+    pub clock_ms: u64,
+    pub spool: HeartbeatSpool,
+    pub ledger: HeartbeatLedger,
+}
+
+/// What waits at the sensor.
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
+#[schema(example = json!({
+    "batches": 2, "bytes": 48_320, "capacity_bytes": 1_073_741_824, "oldest_age_ms": 7_400, "quarantined_batches": 0,
+    "quarantined_packets": 0, "degraded": false
+}))]
+pub struct HeartbeatSpool {
+    #[schema(maximum = 9_007_199_254_740_991u64)]
+    pub batches: u64,
+    #[schema(maximum = 9_007_199_254_740_991u64)]
+    pub bytes: u64,
+    #[schema(maximum = 9_007_199_254_740_991u64)]
+    pub capacity_bytes: u64,
+    #[schema(maximum = 9_007_199_254_740_991u64)]
+    pub oldest_age_ms: u64,
+    #[schema(maximum = 9_007_199_254_740_991u64)]
+    pub quarantined_batches: u64,
+    #[schema(maximum = 9_007_199_254_740_991u64)]
+    pub quarantined_packets: u64,
+    pub degraded: bool,
+}
+
+/// What is missing, as the sensor knows it, since it began.
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
+#[schema(example = json!({"gaps": 0, "dropped_packets": 0, "unaccounted_frames": 0}))]
+pub struct HeartbeatLedger {
+    /// Batches that went without a notice
+    #[schema(maximum = 9_007_199_254_740_991u64)]
+    pub gaps: u64,
+    /// Packets in flows that were given up, with a notice
+    #[schema(maximum = 9_007_199_254_740_991u64)]
+    pub dropped_packets: u64,
+    /// Frames for which the kernel counted no verdict
+    #[schema(maximum = 9_007_199_254_740_991u64)]
+    pub unaccounted_frames: u64,
+}
+
+/// What the sensor should know.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({"credential": {"id": 7, "age_s": 86_400.0, "ends_in_s": 7_689_600.0}}))]
+pub struct HeartbeatAnswer {
+    pub credential: Term,
+}
+
+/// How long the credential that was shown is there, and will be.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({"id": 7, "age_s": 86_400.0, "ends_in_s": 7_689_600.0}))]
+pub struct Term {
+    pub id: i32,
+    pub age_s: f64,
+    /// Null: it does not end by itself
+    pub ends_in_s: Option<f64>,
+}
+
+/// How a sensor is there.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({
+    "state": "online", "since": "2026-01-31T11:00:06.100000000Z", "last_alive_at": "2026-01-31T12:00:06.100000000Z",
+    "heartbeat_at": "2026-01-31T12:00:05.000000000Z",
+    "heartbeat": {"version": "0.1.0", "uptime_s": 86_400, "clock_ms": 1_769_860_805_000_u64,
+        "spool": {"batches": 0, "bytes": 0, "capacity_bytes": 1_073_741_824, "oldest_age_ms": 0,
+                  "quarantined_batches": 0, "quarantined_packets": 0, "degraded": false},
+        "ledger": {"gaps": 0, "dropped_packets": 0, "unaccounted_frames": 0}}
+}))]
+pub struct Liveness {
+    /// `online`, `offline` (silent for `sensors.offline_after_s`) or `never`
+    pub state: &'static str,
+    /// Since when it is so
+    pub since: Option<String>,
+    /// Heard of last: a heartbeat, a batch, any request of its own
+    pub last_alive_at: Option<String>,
+    pub heartbeat_at: Option<String>,
+    /// What the last one said
+    pub heartbeat: Option<Heartbeat>,
+}
+
+impl From<Option<&presence::Presence>> for Liveness {
+    fn from(presence: Option<&presence::Presence>) -> Self {
+        let Some(presence) = presence else {
+            return Self {
+                state: "never",
+                since: None,
+                last_alive_at: None,
+                heartbeat_at: None,
+                heartbeat: None,
+            };
+        };
+        let beat = presence.beat.as_ref();
+        Self {
+            state: if presence.online { "online" } else { "offline" },
+            since: Some(render::system_time(presence.changed_at)),
+            last_alive_at: Some(render::system_time(presence.alive_at)),
+            heartbeat_at: beat.map(|(at, _)| render::system_time(*at)),
+            heartbeat: beat.and_then(|(_, text)| serde_json::from_str(text).ok()),
+        }
+    }
+}
+
+/// Say that one is there
+///
+/// For sensors, every few seconds. Any request of a sensor's counts as a sign of life, batches first of all;
+/// who is silent for `sensors.offline_after_s` is offline. The answer says how long the credential lasts.
+#[utoipa::path(
+    post,
+    path = "/api/v1/sensor/heartbeat",
+    tag = "ingest",
+    request_body = Heartbeat,
+    responses((status = 200, body = HeartbeatAnswer, description = "Heard")),
+)]
+pub async fn beat(
+    State(state): State<AppState>,
+    sender: AuthenticatedSensor,
+    _: Query<NoParams>,
+    Body(beat): Body<Heartbeat>,
+) -> Result<Json<HeartbeatAnswer>, ApiError> {
+    check(&beat)?;
+    let text = serde_json::to_string(&beat).map_err(|_| ApiError::parameter("body", "cannot be kept"))?;
+    state.auth.activity.sensor(sender.sensor_id, Some(Arc::from(text)));
+    let (age_s, ends_in_s) = presence::term(&state.pool, sender.credential_id).await?;
+    Ok(Json(HeartbeatAnswer { credential: Term { id: sender.credential_id, age_s, ends_in_s } }))
+}
+
+fn check(beat: &Heartbeat) -> Result<(), ApiError> {
+    let plain = beat.version.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    if beat.version.len() > MAX_VERSION || !plain {
+        return Err(ApiError::parameter("version", "is not up to 64 printable characters of ASCII"));
+    }
+    let HeartbeatSpool {
+        batches,
+        bytes,
+        capacity_bytes,
+        oldest_age_ms,
+        quarantined_batches,
+        quarantined_packets,
+        ..
+    } = beat.spool;
+    let HeartbeatLedger { gaps, dropped_packets, unaccounted_frames } = beat.ledger;
+    let numbers = [
+        ("uptime_s", beat.uptime_s),
+        ("clock_ms", beat.clock_ms),
+        ("spool.batches", batches),
+        ("spool.bytes", bytes),
+        ("spool.capacity_bytes", capacity_bytes),
+        ("spool.oldest_age_ms", oldest_age_ms),
+        ("spool.quarantined_batches", quarantined_batches),
+        ("spool.quarantined_packets", quarantined_packets),
+        ("ledger.gaps", gaps),
+        ("ledger.dropped_packets", dropped_packets),
+        ("ledger.unaccounted_frames", unaccounted_frames),
+    ];
+    match numbers.into_iter().find(|(_, number)| *number > LARGEST) {
+        Some((field, number)) => Err(ApiError::parameter(field, format!("{number} is more than {LARGEST}"))),
+        None => Ok(()),
+    }
+}

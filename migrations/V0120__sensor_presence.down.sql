@@ -1,0 +1,2 @@
+DROP TABLE presence_watch;
+DROP TABLE sensor_presence;

@@ -1,0 +1,227 @@
+//! The heartbeat: every few seconds the sensor says that it is there and how it stands; the answer says how long
+//! its credential lasts, and the next one is asked for in time.
+//!
+//! A task of its own beside delivery. What must stay true: whatever goes wrong here, batches go on.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rand::Rng as _;
+use reqwest::Url;
+use reqwest::header::AUTHORIZATION;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use weir_wire::{DropReason, Spool};
+
+use super::renewal::{Renewal, Term};
+use super::{ClientError, ControlError, Credential, address, answer, chain, http, renew};
+use crate::config::ControlPlane;
+use crate::metrics::{Metrics, unix_seconds};
+use crate::spool::Standing;
+
+/// Where it goes.
+const PATH: &str = "api/v1/sensor/heartbeat";
+/// After a heartbeat that nobody heard: long before two in a row would make the sensor seem gone.
+const SOON: Duration = Duration::from_secs(2);
+/// Of the interval, where only a person can end what is wrong, or nobody there knows of heartbeats.
+const SELDOM: u32 = 20;
+
+/// Beats; owns its connection to the control plane.
+pub struct Heart {
+    settings: ControlPlane,
+    http: reqwest::Client,
+    url: Url,
+    credential: Credential,
+    interval: Duration,
+    renewal: Renewal,
+    spool: watch::Receiver<Standing>,
+    metrics: Arc<Metrics>,
+    began: Instant,
+    /// What is wrong, as it was said last.
+    trouble: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Beat {
+    version: &'static str,
+    uptime_s: u64,
+    clock_ms: u64,
+    spool: Waiting,
+    ledger: Missing,
+}
+
+#[derive(Serialize)]
+struct Waiting {
+    batches: u64,
+    bytes: u64,
+    capacity_bytes: u64,
+    oldest_age_ms: u64,
+    quarantined_batches: u64,
+    quarantined_packets: u64,
+    degraded: bool,
+}
+
+#[derive(Serialize)]
+struct Missing {
+    gaps: u64,
+    dropped_packets: u64,
+    unaccounted_frames: u64,
+}
+
+/// What is known of the answer; a newer control plane may say more.
+#[derive(Debug, Deserialize)]
+struct Heard {
+    credential: Option<Term>,
+}
+
+impl Heart {
+    pub fn new(
+        settings: &ControlPlane,
+        credential: Credential,
+        interval: Duration,
+        renewal: Renewal,
+        spool: watch::Receiver<Standing>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, ClientError> {
+        Ok(Self {
+            settings: settings.clone(),
+            http: http(settings)?,
+            url: address(settings, PATH)?,
+            credential,
+            interval,
+            renewal,
+            spool,
+            metrics,
+            began: Instant::now(),
+            trouble: None,
+        })
+    }
+
+    /// Beats until the sensor stops.
+    pub async fn run(mut self, mut stopping: watch::Receiver<bool>) {
+        let beating = async {
+            loop {
+                let wait = self.turn().await;
+                tokio::time::sleep(wait).await;
+            }
+        };
+        tokio::select! {
+            () = beating => {}
+            _ = stopping.wait_for(|stopping| *stopping) => {}
+        }
+    }
+
+    /// One heartbeat, and what follows from its answer; how long until the next.
+    async fn turn(&mut self) -> Duration {
+        match self.beat().await {
+            Ok(heard) => {
+                self.metrics.heartbeats.with_label_values(&["answered"]).inc();
+                self.metrics.last_heartbeat.set(unix_seconds());
+                if self.trouble.take().is_some() {
+                    tracing::info!(url = %self.url, "heartbeats are heard again");
+                }
+                let renewed = match &heard.credential {
+                    Some(term) => self.keep_credential(term).await,
+                    None => false,
+                };
+                // The one before ends when the new one was used: at once.
+                if renewed { Duration::ZERO } else { self.usual() }
+            }
+            Err(error) => {
+                self.metrics.heartbeats.with_label_values(&["failed"]).inc();
+                self.unheard(&error)
+            }
+        }
+    }
+
+    async fn beat(&self) -> Result<Heard, ControlError> {
+        let request = self.http.post(self.url.clone()).header(AUTHORIZATION, self.credential.header());
+        let sent = request.json(&self.told()).send().await;
+        answer(sent.map_err(|error| ControlError::Away(chain(&error)))?).await
+    }
+
+    fn told(&self) -> Beat {
+        let Spool {
+            batches,
+            bytes,
+            capacity_bytes,
+            oldest_age_ms,
+            quarantined_batches,
+            quarantined_packets,
+            degraded,
+        } = self.spool.borrow().wire();
+        let dropped =
+            |reason: DropReason| self.metrics.spool_dropped_packets.with_label_values(&[reason.word()]).get();
+        Beat {
+            version: env!("CARGO_PKG_VERSION"),
+            uptime_s: self.began.elapsed().as_secs(),
+            clock_ms: (unix_seconds() * 1_000.0) as u64,
+            spool: Waiting {
+                batches,
+                bytes,
+                capacity_bytes,
+                oldest_age_ms,
+                quarantined_batches,
+                quarantined_packets,
+                degraded,
+            },
+            ledger: Missing {
+                gaps: self.metrics.spool_lost_batches.get(),
+                dropped_packets: DropReason::GIVEN.map(dropped).iter().sum(),
+                unaccounted_frames: self.metrics.unaccounted.get(),
+            },
+        }
+    }
+
+    /// Asks for the next credential where it is time. Whether there is one.
+    async fn keep_credential(&mut self, term: &Term) -> bool {
+        self.metrics.credential_expiry.set(term.ends_in_s.map_or(0.0, |left| unix_seconds() + left));
+        if !self.renewal.is_due(term, Instant::now()) {
+            return false;
+        }
+        // Somebody may have been here before: `weir-sensor rotate`.
+        let renewed = match self.credential.read_again() {
+            Ok(true) => Ok(()),
+            Ok(false) => renew(&self.settings, &self.credential).await,
+            Err(error) => Err(error.into()),
+        };
+        let result = if renewed.is_ok() { "done" } else { "failed" };
+        self.metrics.credential_renewals.with_label_values(&[result]).inc();
+        match renewed {
+            Ok(()) => {
+                tracing::info!(
+                    "the sensor has its next credential; the one before ends when this one is used"
+                );
+                true
+            }
+            Err(error) => {
+                let wait_s = self.renewal.failed(term, Instant::now()).as_secs();
+                tracing::warn!(%error, wait_s, ends_in_s = term.ends_in_s,
+                    "the sensor's credential was not renewed; it works on and is renewed later");
+                false
+            }
+        }
+    }
+
+    fn usual(&self) -> Duration {
+        self.interval.mul_f64(rand::rng().random_range(0.9..=1.0))
+    }
+
+    /// How long to wait after a heartbeat that was not heard; what is wrong is said once.
+    fn unheard(&mut self, error: &ControlError) -> Duration {
+        let text = error.to_string();
+        if self.trouble.as_ref() != Some(&text) {
+            tracing::warn!(url = %self.url, error = text, "a heartbeat was not heard");
+            self.trouble = Some(text);
+        }
+        match error {
+            ControlError::Refused { status: 401 | 403, .. } => match self.credential.read_again() {
+                Ok(true) => Duration::ZERO,
+                _ => self.interval.saturating_mul(2),
+            },
+            // An older control plane, or none of ours.
+            ControlError::Refused { status: 400..=499, .. } => self.interval.saturating_mul(SELDOM),
+            _ => SOON.min(self.interval),
+        }
+    }
+}
