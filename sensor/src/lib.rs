@@ -23,4 +23,5 @@ pub mod replay;
 pub mod run;
 pub mod ship;
 pub mod spool;
+pub mod steering;
 pub mod threat;

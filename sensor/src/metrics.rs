@@ -254,6 +254,9 @@ metrics! {
     /// Attempts to get the next credential, by result: done, failed
     credential_renewals: counters["result"] = "credential_renewals_total";
 
+    /// Settings that the control plane pushed, by what became of them: applied, refused
+    pushed: counters["result"] = "pushed_settings_total";
+
     /// Entries of a threat list: prefixes and domains
     list_entries: gauges["list"] = "list_entries";
     /// Lines of a threat list that could not be read
@@ -339,6 +342,7 @@ impl Metrics {
             (&self.named_records, &NameSource::GIVEN.map(NameSource::word)),
             (&self.heartbeats, &["answered", "failed"]),
             (&self.credential_renewals, &["done", "failed"]),
+            (&self.pushed, &["applied", "refused"]),
         ] {
             for word in words {
                 counter.with_label_values(&[word]);

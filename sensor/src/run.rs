@@ -15,8 +15,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use weir_wire::Direction;
 
-use crate::config::{Config, ConfigError, Connections, ControlPlane};
-use crate::control::{Credential, Heart, Renewal};
+use crate::config::Config;
+use crate::control::{Heart, Pushed, Renewal, Report};
 use crate::detect::Engine;
 use crate::enrich::{Daily, Enricher, Places, SharedNames};
 use crate::flow::{Limits, Merger};
@@ -24,22 +24,24 @@ use crate::health::{self, Health};
 use crate::kernel::{Attachment, Datapath, Opened};
 use crate::metrics::Metrics;
 use crate::pipeline::{
-    self, CatchUp, Drain, DrainError, Kernel, Merge, MergeError, Pace, Proof, Pulse, Steer, Steps, Stop,
+    self, CatchUp, Drain, DrainError, Kernel, Merge, MergeError, Pace, Proof, Pulse, Steps, Stop, Tuning,
     Witness,
 };
 use crate::ship::{Acknowledged, Client, Courier, Outbox, OutboxClosed, Pacing, Status};
 use crate::spool::{Spool, socket};
+use crate::steering::{self, Reload, Steering};
 use crate::threat;
 
 /// How long the spool's file may take to be closed; what was put into it is safe before that.
 const CLOSING: Duration = Duration::from_secs(2);
 
-/// Reads the configuration again.
-pub type Reload = Box<dyn Fn() -> Result<Config, ConfigError> + Send>;
+/// Between two looks at settings that are on trial.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// Runs the sensor until a signal stops it.
 pub async fn run(config: Config, reload: Reload) -> anyhow::Result<()> {
     let metrics = Arc::new(Metrics::new().context("declare the metrics")?);
+    let (config, book, on_trial) = steering::begin(config, &reload);
     metrics.build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
     // All that can be wrong with the surroundings is found before a program is attached.
     let mut signals = Signals::new()?;
@@ -89,21 +91,15 @@ pub async fn run(config: Config, reload: Reload) -> anyhow::Result<()> {
     let drain = Drain::new(source, wakes, pace, epochs, proof, Arc::clone(&metrics), pulse);
     let drain = tokio::spawn(drain.run());
 
-    let steps = steps(&config, names, catch_up, &metrics);
-    let (courier, delivery, merge) = if let (Some(client), Some(spool)) = (client, &spool) {
-        if let Some(control_plane) = &config.control_plane {
-            beat(&config, control_plane, client.credential(), spool, &metrics, &stopping)?;
-        }
-        let (status, delivery) = watch::channel(Status::default());
-        let pacing = Pacing::from(&config.shipping);
-        let courier = Courier::new(spool.clone(), client, pacing, Arc::clone(&metrics), status, stopping);
-        let merge = spawn_merge(steps, handovers, spool.intake(), &metrics);
-        (Some(tokio::spawn(carry(courier))), Some(delivery), merge)
-    } else {
-        tracing::info!("no control_plane is configured: counts go to the metrics alone");
-        let outbox = Acknowledged(Arc::clone(&metrics));
-        (None, None, spawn_merge(steps, handovers, outbox, &metrics))
-    };
+    let tuning = steering::tuning(&config);
+    let steps = steps(&config, tuning.limits, (names, catch_up), &metrics);
+    let (retune, tuning) = watch::channel(Arc::new(tuning));
+    let mut steering = Steering::new(config.clone(), reload, (steer, retune), (book, on_trial), &metrics);
+    let (offer, mut offers) = mpsc::channel(1);
+    let merging = Merging { steps, handovers, tuning };
+    let exchange = (offer, steering.reports());
+    let WayOut { courier, delivery, merge } =
+        way_out(&config, client.zip(spool.as_ref()), merging, exchange, &metrics, &stopping)?;
     let health = Health {
         metrics: Arc::clone(&metrics),
         pulse: pulses,
@@ -114,7 +110,7 @@ pub async fn run(config: Config, reload: Reload) -> anyhow::Result<()> {
     let mut server = tokio::spawn(health::serve(listener, health));
 
     let mut stages = Stages { drain, merge, courier };
-    let mut current = config;
+    let mut looks = tokio::time::interval(LOOK);
     let outcome = loop {
         tokio::select! {
             event = signals.next() => match event {
@@ -123,22 +119,21 @@ pub async fn run(config: Config, reload: Reload) -> anyhow::Result<()> {
                     going.send_replace(how);
                     break Ok(());
                 }
-                Event::Reload => current = reconfigure(current, &reload, &steer, &metrics).await,
+                Event::Reload => steering.reread().await,
             },
+            Some(pushed) = offers.recv() => steering.offered(pushed).await,
+            _ = looks.tick() => steering.look().await,
             failure = stages.failed() => break Err(failure),
-            served = &mut server => break Err(match served {
-                Ok(Ok(())) => anyhow::anyhow!("the metrics server has ended"),
-                Ok(Err(error)) => anyhow::Error::new(error).context("serve the metrics"),
-                Err(error) => anyhow::Error::new(error).context("serve the metrics"),
-            }),
+            served = &mut server => break Err(told(served).context("serve the metrics")),
         }
     };
+    steering.leave(outcome.is_ok());
     stop.send_replace(true);
     if let Some(threats) = threats {
         // Before the last drain: nothing is dropped that a stopped sensor would answer for.
         let _ = tokio::time::timeout(CLOSING, threats).await;
     }
-    let ended = stages.end(current.shipping.shutdown_deadline.0, spool.as_ref()).await;
+    let ended = stages.end(config.shipping.shutdown_deadline.0, spool.as_ref()).await;
     server.abort();
     if let Some(spool) = spool {
         // A disk that hangs must not keep a stopped sensor alive.
@@ -258,49 +253,67 @@ fn attach(datapath: &mut Datapath, config: &Config) -> anyhow::Result<HashSet<(S
 }
 
 /// What an epoch goes through.
-fn steps(config: &Config, names: SharedNames, catch_up: Option<CatchUp>, metrics: &Arc<Metrics>) -> Steps {
+fn steps(
+    config: &Config,
+    limits: Limits,
+    (names, catch_up): (SharedNames, Option<CatchUp>),
+    metrics: &Arc<Metrics>,
+) -> Steps {
     let lists = config.threats.lists.iter().map(|list| list.name.clone()).collect();
     let names = catch_up.is_some().then(|| (names, Daily::new(config.events.names.per_day as usize)));
     let places = Places::new(&config.places.databases);
     Steps {
-        merger: Merger::new(limits(&config.connections)),
+        merger: Merger::new(limits),
         catch_up,
         enricher: Enricher::new(places, Arc::clone(metrics)).with_names(names),
         engine: Engine::new(&config.detect).with_lists(&config.detect, lists),
     }
 }
 
-/// The task that tells the control plane that this sensor is there. It ends with the sensor, whatever it is at.
-fn beat(
-    config: &Config,
-    control_plane: &ControlPlane,
-    credential: Credential,
-    spool: &Spool,
-    metrics: &Arc<Metrics>,
-    stopping: &watch::Receiver<bool>,
-) -> anyhow::Result<()> {
-    let renewal = Renewal::patient(config.credential.renew_at_percent);
-    let (interval, spool) = (config.heartbeat.interval.0, spool.watch());
-    let heart = Heart::new(control_plane, credential, interval, renewal, spool, Arc::clone(metrics))?;
-    tokio::spawn(heart.run(stopping.clone()));
-    Ok(())
-}
-
-fn limits(connections: &Connections) -> Limits {
-    Limits {
-        connections: connections.max,
-        idle_timeout: connections.idle_timeout.0,
-        closed_timeout: connections.closed_timeout.0,
-    }
-}
-
-fn spawn_merge<O: Outbox>(
+/// What the merge task is made of.
+struct Merging {
     steps: Steps,
     handovers: mpsc::Receiver<pipeline::Handover>,
-    outbox: O,
+    tuning: watch::Receiver<Arc<Tuning>>,
+}
+
+/// The tasks behind the drain.
+struct WayOut {
+    courier: Option<JoinHandle<Result<(), OutboxClosed>>>,
+    delivery: Option<watch::Receiver<Status>>,
+    merge: JoinHandle<Result<(), MergeError>>,
+}
+
+/// Merge task, courier and heartbeat; without a control plane the first alone.
+fn way_out(
+    config: &Config,
+    control_plane: Option<(Client, &Spool)>,
+    merging: Merging,
+    (offer, report): (mpsc::Sender<Pushed>, watch::Receiver<Report>),
     metrics: &Arc<Metrics>,
-) -> JoinHandle<Result<(), MergeError>> {
-    tokio::spawn(Merge::new(steps, handovers, outbox, Arc::clone(metrics)).run())
+    stopping: &watch::Receiver<bool>,
+) -> anyhow::Result<WayOut> {
+    let (Some((client, spool)), Some(settings)) = (control_plane, &config.control_plane) else {
+        tracing::info!("no control_plane is configured: counts go to the metrics alone");
+        let merge = merging.spawn(Acknowledged(Arc::clone(metrics)), metrics);
+        return Ok(WayOut { courier: None, delivery: None, merge });
+    };
+    let renewal = Renewal::patient(config.credential.renew_at_percent);
+    let (interval, standing) = (config.heartbeat.interval.0, spool.watch());
+    let heart = Heart::new(settings, client.credential(), interval, renewal, standing, Arc::clone(metrics))?;
+    tokio::spawn(heart.taking(offer, report).run(stopping.clone()));
+    let (status, delivery) = watch::channel(Status::default());
+    let (pacing, stopping) = (Pacing::from(&config.shipping), stopping.clone());
+    let courier = Courier::new(spool.clone(), client, pacing, Arc::clone(metrics), status, stopping);
+    let courier = Some(tokio::spawn(carry(courier)));
+    Ok(WayOut { courier, delivery: Some(delivery), merge: merging.spawn(spool.intake(), metrics) })
+}
+
+impl Merging {
+    fn spawn<O: Outbox>(self, outbox: O, metrics: &Arc<Metrics>) -> JoinHandle<Result<(), MergeError>> {
+        let Self { steps, handovers, tuning } = self;
+        tokio::spawn(Merge::new(steps, handovers, outbox, Arc::clone(metrics)).tuned_by(tuning).run())
+    }
 }
 
 async fn carry(mut courier: Courier) -> Result<(), OutboxClosed> {
@@ -380,58 +393,6 @@ fn told<E: std::error::Error + Send + Sync + 'static>(
         Ok(Err(error)) => anyhow::Error::new(error),
         Err(error) => anyhow::Error::new(error),
     }
-}
-
-/// Reads the configuration again and applies what can change; the configuration that is now in force.
-async fn reconfigure(
-    current: Config,
-    reload: &Reload,
-    steer: &mpsc::Sender<Steer>,
-    metrics: &Metrics,
-) -> Config {
-    let new = match reload() {
-        Ok(new) => new,
-        Err(error) => {
-            metrics.reloads.with_label_values(&["refused"]).inc();
-            tracing::error!("the configuration stays as it was: {error}");
-            return current;
-        }
-    };
-    let applied =
-        Config { epoch: new.epoch, sampling: new.sampling, filter: new.filter.clone(), ..current.clone() };
-    if applied != new {
-        let keys = changed(&applied, &new);
-        tracing::warn!(keys, "these settings have changed but take effect only after a restart");
-    }
-    let order = Steer {
-        epoch: applied.epoch.0,
-        sampling_interval: applied.sampling.interval,
-        rules: applied.filter.kernel_rules(),
-        default: applied.filter.default.into(),
-    };
-    // A drain task that has gone is told by the supervision.
-    let _ = steer.send(order).await;
-    applied
-}
-
-/// The sections that differ.
-fn changed(old: &Config, new: &Config) -> String {
-    let sections = [
-        ("interfaces", old.interfaces != new.interfaces),
-        ("tables", old.tables != new.tables),
-        ("threats", old.threats != new.threats),
-        ("connections", old.connections != new.connections),
-        ("events", old.events != new.events),
-        ("detect", old.detect != new.detect),
-        ("control_plane", old.control_plane != new.control_plane),
-        ("heartbeat", old.heartbeat != new.heartbeat),
-        ("credential", old.credential != new.credential),
-        ("spool", old.spool != new.spool),
-        ("shipping", old.shipping != new.shipping),
-        ("metrics", old.metrics != new.metrics),
-        ("log", old.log != new.log),
-    ];
-    sections.iter().filter(|(_, differs)| *differs).map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
 }
 
 /// The signals that a daemon lives with.

@@ -68,6 +68,15 @@ impl Client {
         })
     }
 
+    /// PUT of JSON, whatever the status of the answer.
+    pub fn put(&self, path: &str, body: &Value) -> Result<Answer> {
+        self.here(|| {
+            let url = format!("{}{path}", self.base);
+            let request = self.authorize(self.agent.put(&url)).header("content-type", "application/json");
+            answer("PUT", &url, request.send(body.to_string().as_bytes()))
+        })
+    }
+
     fn authorize<B>(&self, request: ureq::RequestBuilder<B>) -> ureq::RequestBuilder<B> {
         match &self.bearer {
             Some(bearer) => request.header("authorization", format!("Bearer {bearer}")),

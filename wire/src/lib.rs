@@ -12,6 +12,7 @@ mod codec;
 mod detection;
 pub mod link;
 mod names;
+pub mod settings;
 pub mod text;
 
 pub use batch::{

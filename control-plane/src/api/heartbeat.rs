@@ -9,9 +9,10 @@ use utoipa::ToSchema;
 
 use super::access::AuthenticatedSensor;
 use super::body::Body;
+use super::configuration::{HeartbeatConfiguration, Offer};
 use super::params::{NoParams, Query};
 use super::{ApiError, AppState, render};
-use crate::store::presence;
+use crate::store::{configuration, presence};
 
 /// Characters of a version; `1.2.3-rc.1+0123456789ab` has fewer.
 const MAX_VERSION: usize = 64;
@@ -24,7 +25,8 @@ const LARGEST: u64 = (1 << 53) - 1;
     "version": "0.1.0", "uptime_s": 86_400, "clock_ms": 1_769_860_805_000_u64,
     "spool": {"batches": 0, "bytes": 0, "capacity_bytes": 1_073_741_824, "oldest_age_ms": 0,
               "quarantined_batches": 0, "quarantined_packets": 0, "degraded": false},
-    "ledger": {"gaps": 0, "dropped_packets": 0, "unaccounted_frames": 0}
+    "ledger": {"gaps": 0, "dropped_packets": 0, "unaccounted_frames": 0},
+    "configuration": {"in_force": null, "trial": null, "refused": null, "reason": null}
 }))]
 pub struct Heartbeat {
     /// Of the program
@@ -38,6 +40,9 @@ pub struct Heartbeat {
     pub clock_ms: u64,
     pub spool: HeartbeatSpool,
     pub ledger: HeartbeatLedger,
+    /// Left out by sensors that take no pushed settings
+    #[serde(default)]
+    pub configuration: Option<HeartbeatConfiguration>,
 }
 
 /// What waits at the sensor.
@@ -79,9 +84,14 @@ pub struct HeartbeatLedger {
 
 /// What the sensor should know.
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(example = json!({"credential": {"id": 7, "age_s": 86_400.0, "ends_in_s": 7_689_600.0}}))]
+#[schema(example = json!({
+    "credential": {"id": 7, "age_s": 86_400.0, "ends_in_s": 7_689_600.0},
+    "configuration": {"id": "0c7a7f3a4b3f2c11", "settings": {"epoch": "2s"}}
+}))]
 pub struct HeartbeatAnswer {
     pub credential: Term,
+    /// Settings to put in force; null while there is nothing new
+    pub configuration: Option<Offer>,
 }
 
 /// How long the credential that was shown is there, and will be.
@@ -102,7 +112,7 @@ pub struct Term {
     "heartbeat": {"version": "0.1.0", "uptime_s": 86_400, "clock_ms": 1_769_860_805_000_u64,
         "spool": {"batches": 0, "bytes": 0, "capacity_bytes": 1_073_741_824, "oldest_age_ms": 0,
                   "quarantined_batches": 0, "quarantined_packets": 0, "degraded": false},
-        "ledger": {"gaps": 0, "dropped_packets": 0, "unaccounted_frames": 0}}
+        "ledger": {"gaps": 0, "dropped_packets": 0, "unaccounted_frames": 0}, "configuration": null}
 }))]
 pub struct Liveness {
     /// `online`, `offline` (silent for `sensors.offline_after_s`) or `never`
@@ -141,7 +151,8 @@ impl From<Option<&presence::Presence>> for Liveness {
 /// Say that one is there
 ///
 /// For sensors, every few seconds. Any request of a sensor's counts as a sign of life, batches first of all;
-/// who is silent for `sensors.offline_after_s` is offline. The answer says how long the credential lasts.
+/// who is silent for `sensors.offline_after_s` is offline. The answer says how long the credential lasts,
+/// and has the settings that were pushed and are not in force yet.
 #[utoipa::path(
     post,
     path = "/api/v1/sensor/heartbeat",
@@ -159,7 +170,15 @@ pub async fn beat(
     let text = serde_json::to_string(&beat).map_err(|_| ApiError::parameter("body", "cannot be kept"))?;
     state.auth.activity.sensor(sender.sensor_id, Some(Arc::from(text)));
     let (age_s, ends_in_s) = presence::term(&state.pool, sender.credential_id).await?;
-    Ok(Json(HeartbeatAnswer { credential: Term { id: sender.credential_id, age_s, ends_in_s } }))
+    let configuration = match &beat.configuration {
+        None => None,
+        Some(said) => {
+            let said = said.report();
+            Offer::new(configuration::report(&state.pool, sender.sensor_id, &said).await?, &said)
+        }
+    };
+    let credential = Term { id: sender.credential_id, age_s, ends_in_s };
+    Ok(Json(HeartbeatAnswer { credential, configuration }))
 }
 
 fn check(beat: &Heartbeat) -> Result<(), ApiError> {
@@ -190,6 +209,7 @@ fn check(beat: &Heartbeat) -> Result<(), ApiError> {
         ("ledger.dropped_packets", dropped_packets),
         ("ledger.unaccounted_frames", unaccounted_frames),
     ];
+    beat.configuration.as_ref().map_or(Ok(()), HeartbeatConfiguration::check)?;
     match numbers.into_iter().find(|(_, number)| *number > LARGEST) {
         Some((field, number)) => Err(ApiError::parameter(field, format!("{number} is more than {LARGEST}"))),
         None => Ok(()),

@@ -14,6 +14,7 @@ mod body;
 mod client;
 mod columns;
 mod completion;
+mod configuration;
 mod credentials;
 mod cursor;
 mod detections;
@@ -159,6 +160,14 @@ fn routes(state: Option<&AppState>) -> Routes {
         .add(change_sensors, routes!(sensors::place))
         .add(change_sensors, routes!(sensors::revoke))
         .add(change_sensors, routes!(sensors::remove))
+        .add(sensors, routes!(configuration::of_sensor))
+        .add(change_sensors, routes!(configuration::put_sensor))
+        .add(sensors, routes!(configuration::sensor_versions))
+        .add(change_sensors, routes!(configuration::roll_sensor_back))
+        .add(sensors, routes!(configuration::of_group))
+        .add(change_sensors, routes!(configuration::put_group))
+        .add(sensors, routes!(configuration::group_versions))
+        .add(change_sensors, routes!(configuration::roll_group_back))
         .add(alerts, routes!(alerts::list))
         .add(alerts, routes!(alerts::rules::list))
         .add(change_alerts, routes!(alerts::rules::add))
@@ -217,7 +226,7 @@ fn cors(origins: &[String]) -> CorsLayer {
         origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()).collect();
     CorsLayer::new()
         .allow_origin(AllowOrigin::list(origins))
-        .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::PATCH, Method::DELETE])
+        .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
         .allow_headers([
             header::AUTHORIZATION,
             header::CONTENT_TYPE,

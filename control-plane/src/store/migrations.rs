@@ -47,6 +47,7 @@ pub const MIGRATIONS: &[Migration] = &[
     migration!(90, "0090", "names"),
     migration!(91, "0091", "rollups_by_name"),
     migration!(120, "0120", "sensor_presence"),
+    migration!(121, "0121", "sensor_configuration"),
 ];
 
 /// How long to wait for another instance's migration.

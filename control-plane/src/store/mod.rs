@@ -9,6 +9,7 @@ pub mod alerts;
 pub mod audit;
 pub mod batches;
 pub mod compaction;
+pub mod configuration;
 mod copy;
 pub mod credentials;
 pub mod detections;

@@ -92,7 +92,8 @@ pub async fn begin(pool: &Pool, patience: Patience) -> Result<(), StoreError> {
     let seconds = patience.silence.as_secs_f64();
     let work = async {
         let lease = pool.begin(Class::Admin, Isolation::ReadCommitted, "presence_begin").await?;
-        let sql = "UPDATE presence_watch SET since = now() WHERE since < now() - 3 * $1 * interval '1 s'";
+        let sql =
+            "UPDATE presence_watch SET since = now() WHERE since < now() - 3 * $1::float8 * interval '1 s'";
         let result = lease.client().execute(sql, &[&seconds]).await.map_err(StoreError::from);
         lease.finish(result).await
     };

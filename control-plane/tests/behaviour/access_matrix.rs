@@ -104,6 +104,14 @@ const TABLE: &[Row] = &[
     ("get /api/v1/jobs/{job}/runs", OPERATORS),
     ("post /api/v1/jobs/{job}/runs", OPERATORS),
     ("patch /api/v1/sensors/{id}", OPERATORS),
+    ("get /api/v1/sensors/{id}/configuration", READ),
+    ("put /api/v1/sensors/{id}/configuration", OPERATORS),
+    ("get /api/v1/sensors/{id}/configuration/versions", READ),
+    ("post /api/v1/sensors/{id}/configuration/rollback", OPERATORS),
+    ("get /api/v1/sensor-groups/{group}/configuration", READ),
+    ("put /api/v1/sensor-groups/{group}/configuration", OPERATORS),
+    ("get /api/v1/sensor-groups/{group}/configuration/versions", READ),
+    ("post /api/v1/sensor-groups/{group}/configuration/rollback", OPERATORS),
     ("post /api/v1/sensors/{id}/revoke", OPERATORS),
     ("get /api/v1/sensors/{id}/credentials", READ),
     ("post /api/v1/sensors/{id}/credentials", OPERATORS),
@@ -145,6 +153,7 @@ fn u2_every_route_has_its_row() {
 /// A path that exists for nobody in particular.
 fn concrete(path: &str) -> String {
     path.replace("{id}", "edge-77")
+        .replace("{group}", "edge")
         .replace("{user}", "77")
         .replace("{token}", "77")
         .replace("{job}", "none")

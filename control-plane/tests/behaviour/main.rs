@@ -16,6 +16,7 @@ mod alerts;
 mod api_tokens;
 mod audit;
 mod command_line;
+mod configuration;
 mod credentials;
 mod database_away;
 mod detections;

@@ -68,8 +68,12 @@ fn a1_every_route_is_in_the_document() {
         "get /api/v1/flows/top",
         "get /api/v1/jobs",
         "get /api/v1/jobs/{job}/runs",
+        "get /api/v1/sensor-groups/{group}/configuration",
+        "get /api/v1/sensor-groups/{group}/configuration/versions",
         "get /api/v1/sensors",
         "get /api/v1/sensors/{id}",
+        "get /api/v1/sensors/{id}/configuration",
+        "get /api/v1/sensors/{id}/configuration/versions",
         "get /api/v1/sensors/{id}/credentials",
         "get /api/v1/sensors/{id}/ledger",
         "get /api/v1/sessions",
@@ -98,13 +102,17 @@ fn a1_every_route_is_in_the_document() {
         "post /api/v1/enrollments",
         "post /api/v1/ingest",
         "post /api/v1/jobs/{job}/runs",
+        "post /api/v1/sensor-groups/{group}/configuration/rollback",
         "post /api/v1/sensor/credentials",
         "post /api/v1/sensor/heartbeat",
+        "post /api/v1/sensors/{id}/configuration/rollback",
         "post /api/v1/sensors/{id}/credentials",
         "post /api/v1/sensors/{id}/revoke",
         "post /api/v1/stream/tickets",
         "post /api/v1/tokens",
         "post /api/v1/users",
+        "put /api/v1/sensor-groups/{group}/configuration",
+        "put /api/v1/sensors/{id}/configuration",
     ];
     assert_eq!(found, expected);
 }
@@ -168,6 +176,7 @@ async fn a1_the_examples_of_the_document_are_accepted_one_by_one() {
         }
         let path = path
             .replace("{id}", "edge-1")
+            .replace("{group}", "edge")
             .replace("{user}", "ann")
             .replace("{detection}", "1")
             .replace("{job}", "partitions")

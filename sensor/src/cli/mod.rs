@@ -5,6 +5,7 @@
 
 mod access;
 mod check;
+mod config;
 mod detach;
 mod enroll;
 mod export;
@@ -43,6 +44,8 @@ enum Command {
     Run(run::Arguments),
     /// Look for what the sensor needs of this kernel, this process and these interfaces
     Check(check::Arguments),
+    /// Which settings are in force, and where each comes from
+    Config(config::Arguments),
     /// Take the programs of a stopped sensor off all interfaces, with its tables
     Detach(detach::Arguments),
     /// Make this host a sensor of a control plane, with a one-time token
@@ -66,6 +69,7 @@ impl Cli {
         let result = match self.command {
             Command::Run(arguments) => run::run(arguments),
             Command::Check(arguments) => check::run(&arguments),
+            Command::Config(arguments) => config::run(&arguments),
             Command::Detach(arguments) => detach::run(&arguments),
             Command::Enroll(arguments) => enroll::enroll(arguments),
             Command::Rotate(arguments) => enroll::rotate(&arguments),

@@ -1,10 +1,11 @@
 //! `weir-sensor run`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Args;
+use weir_wire::settings::Settings;
 
 use super::EXIT_INPUT;
 use crate::config::{Config, LogFormat, Overrides, environment};
@@ -21,7 +22,8 @@ const EXAMPLES: &str = "Examples:
       any key from the environment: sections and keys in capitals, joined by two underscores
 
 SIGTERM and SIGINT: one last drain, what can be delivered is, the rest waits on disk, exit code 0.
-SIGHUP: epoch, sampling and filter are read again, without detaching.
+SIGHUP: epoch, sampling, filter, connections and detect are read again, without detaching. The control plane may
+push some of them: `weir-sensor config show` says where each comes from.
 
 Needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (or root).";
 
@@ -52,12 +54,26 @@ pub(super) struct Configuration {
 
 impl Configuration {
     pub(super) fn load(&self) -> Result<Config, crate::config::ConfigError> {
-        let overrides = Overrides {
+        self.load_with(&Settings::new())
+    }
+
+    /// With what the control plane pushed.
+    pub(super) fn load_with(&self, pushed: &Settings) -> Result<Config, crate::config::ConfigError> {
+        Config::load(self.config.as_deref(), &self.overrides(pushed))
+    }
+
+    pub(super) fn overrides(&self, pushed: &Settings) -> Overrides {
+        Overrides {
             environment: environment(),
             settings: self.settings.clone(),
             interfaces: self.interfaces.clone(),
-        };
-        Config::load(self.config.as_deref(), &overrides)
+            pushed: pushed.clone(),
+        }
+    }
+
+    /// The file that was named.
+    pub(super) fn file(&self) -> Option<&Path> {
+        self.config.as_deref()
     }
 }
 
@@ -90,7 +106,7 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         .thread_name("weir-sensor")
         .build()
         .context("start the runtime")?;
-    let reload = Box::new(move || arguments.configuration.load());
+    let reload = Box::new(move |pushed: &Settings| arguments.configuration.load_with(pushed));
     runtime.block_on(run::run(config, reload))?;
     // A blocking call that hangs must not keep a stopped sensor alive.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
@@ -108,7 +124,7 @@ fn log(config: &Config) {
     }
 }
 
-fn print(text: &str) -> anyhow::Result<()> {
+pub(super) fn print(text: &str) -> anyhow::Result<()> {
     use std::io::Write as _;
     std::io::stdout().write_all(text.as_bytes()).context("write the configuration")
 }

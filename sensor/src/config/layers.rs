@@ -6,10 +6,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use toml::{Table, Value};
+use weir_wire::settings::Settings;
 
 use super::error::{ConfigError, Problem};
 use super::sections::Config;
 
+/// Where pushed settings come from, for messages.
+pub(super) const PUSHED: &str = "the control plane";
 /// Variables that begin so are settings: `WEIR_SENSOR__SAMPLING__INTERVAL=10`.
 const PREFIX: &str = "WEIR_SENSOR__";
 
@@ -25,6 +28,8 @@ pub struct Overrides {
     pub settings: Vec<String>,
     /// Names of `--interface`, watched in addition to the file's.
     pub interfaces: Vec<String>,
+    /// What the control plane pushed: above the file, below what this host's own operator says.
+    pub pushed: Settings,
 }
 
 /// The process's variables that are settings.
@@ -60,6 +65,15 @@ impl Layers {
         let mut layers = Self { table, origins: BTreeMap::new(), problems: Vec::new() };
         // The defaults tell whether a text is a string or something else.
         let defaults = Table::try_from(Config::default()).unwrap_or_default();
+        for (key, value) in &overrides.pushed {
+            match toml_of(value) {
+                Some(value) => layers.put(key, value, PUSHED),
+                None => layers.problems.push(Problem {
+                    key: key.clone(),
+                    message: format!("{value} is no setting (from {PUSHED})"),
+                }),
+            }
+        }
         for (name, value) in &overrides.environment {
             let key = name.trim_start_matches(PREFIX).to_ascii_lowercase().replace("__", ".");
             layers.set(&defaults, &key, value, name);
@@ -85,6 +99,13 @@ impl Layers {
         let is_text = known.and_then(|table| table.get(last)).is_none_or(Value::is_str);
         let value =
             if is_text { None } else { parse(text) }.unwrap_or_else(|| Value::String(text.to_owned()));
+        self.put(key, value, origin);
+    }
+
+    /// Sets one key.
+    fn put(&mut self, key: &str, value: Value, origin: &str) {
+        let mut path: Vec<&str> = key.split('.').collect();
+        let Some(last) = path.pop() else { return };
         let mut table = &mut self.table;
         for part in path {
             let entry = table.entry(part).or_insert_with(|| Value::Table(Table::new()));
@@ -97,6 +118,24 @@ impl Layers {
         }
         table.insert(last.to_owned(), value);
         self.origins.insert(key.to_owned(), origin.to_owned());
+    }
+
+    /// Says where a key's value comes from.
+    pub(super) fn origin_of(&self, overrides: &Overrides) -> impl Fn(&str) -> &'static str + use<> {
+        let (table, origins) = (self.table.clone(), self.origins.clone());
+        let flags = !overrides.interfaces.is_empty();
+        move |key| match origins.get(key).map(String::as_str) {
+            Some(PUSHED) => "pushed",
+            Some("--set") => "flag",
+            Some(_) => "environment",
+            None if flags && key == "interfaces" => "flag",
+            None => {
+                let mut path: Vec<&str> = key.split('.').collect();
+                let last = path.pop().unwrap_or_default();
+                let section = path.iter().try_fold(&table, |table, part| table.get(*part)?.as_table());
+                if section.is_some_and(|table| table.contains_key(last)) { "file" } else { "default" }
+            }
+        }
     }
 
     fn add_interfaces(&mut self, names: &[String]) {
@@ -136,6 +175,29 @@ impl Layers {
                 return (Config::default(), problems);
             }
         }
+    }
+}
+
+/// Every value below a section, by its key; lists are values.
+pub(super) fn leaves(section: String, table: &Table, found: &mut Vec<(String, String)>) {
+    for (name, value) in table {
+        let key = if section.is_empty() { name.clone() } else { format!("{section}.{name}") };
+        match value {
+            Value::Table(table) => leaves(key, table, found),
+            value => found.push((key, value.to_string())),
+        }
+    }
+}
+
+/// A pushed value as the file would have it.
+fn toml_of(value: &serde_json::Value) -> Option<Value> {
+    use serde_json::Value as Json;
+    match value {
+        Json::Bool(flag) => Some(Value::Boolean(*flag)),
+        Json::Number(number) => number.as_i64().map(Value::Integer),
+        Json::String(text) => Some(Value::String(text.clone())),
+        Json::Array(items) => items.iter().map(toml_of).collect::<Option<_>>().map(Value::Array),
+        Json::Null | Json::Object(_) => None,
     }
 }
 

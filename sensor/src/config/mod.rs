@@ -39,6 +39,27 @@ impl Config {
         if problems.is_empty() { Ok(config) } else { Err(ConfigError::Problems(problems)) }
     }
 
+    /// Every setting with its value, secrets hidden, and where it comes from: `default`, `file`, `pushed`,
+    /// `environment` or `flag`.
+    pub fn origins(
+        file: Option<&Path>,
+        overrides: &Overrides,
+    ) -> Result<Vec<(String, String, &'static str)>, ConfigError> {
+        let layers = layers::Layers::read(file, overrides)?;
+        let origin = layers.origin_of(overrides);
+        let config = Self::load(file, overrides)?;
+        let table = toml::Table::try_from(&config).map_err(|error| ConfigError::Print(error.to_string()))?;
+        let mut settings = Vec::new();
+        layers::leaves(String::new(), &table, &mut settings);
+        Ok(settings
+            .into_iter()
+            .map(|(key, value)| {
+                let origin = origin(&key);
+                (key, value, origin)
+            })
+            .collect())
+    }
+
     /// As TOML, secrets hidden.
     pub fn to_toml(&self) -> Result<String, ConfigError> {
         toml::to_string(self).map_err(|error| ConfigError::Print(error.to_string()))

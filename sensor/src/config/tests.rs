@@ -25,6 +25,77 @@ fn keys(text: &str) -> Vec<String> {
     problems(text).into_iter().map(|(key, _)| key).collect()
 }
 
+/// S12: whatever both sides say may be pushed is a setting of the sensor's, with the same bounds.
+#[test]
+fn s12_the_settings_that_may_be_pushed_are_ours_with_our_bounds() {
+    use serde_json::{Value, json};
+    use weir_wire::settings::{KEYS, Kind, Settings};
+    let load = |key: &str, value: &Value| {
+        let pushed = Settings::from([(key.to_owned(), value.clone())]);
+        Config::load(None, &Overrides { pushed, ..Overrides::default() })
+    };
+    let defaults = toml::Table::try_from(Config::default()).expect("the defaults print");
+    let networks = |count: usize| json!(vec!["10.0.0.0/8"; count]);
+    for key in KEYS {
+        let mut path = key.name.split('.');
+        let top = defaults.get(path.next().expect("a name"));
+        assert!(path.try_fold(top, |at, part| Some(at?.get(part))).flatten().is_some(), "{}", key.name);
+        let (good, bad) = match key.kind {
+            Kind::Duration { least_ms, most_ms } => {
+                let text = |ms: u64| json!(format!("{ms}ms"));
+                (vec![text(least_ms), text(most_ms)], vec![text(least_ms - 1), text(most_ms + 1)])
+            }
+            Kind::Number { least, most } => {
+                (vec![json!(least), json!(most)], vec![json!(least - 1), json!(most + 1)])
+            }
+            Kind::Flag => (vec![json!(true), json!(false)], vec![json!("true")]),
+            Kind::Networks => (vec![networks(0), networks(256)], vec![networks(257)]),
+            Kind::Ports => (vec![json!([]), json!([0, 65_535])], vec![json!([65_536])]),
+        };
+        for value in good {
+            assert_eq!(key.kind.check(&value), Ok(()), "{} = {value}", key.name);
+            load(key.name, &value).unwrap_or_else(|error| panic!("{} = {value}: {error}", key.name));
+        }
+        for value in bad {
+            assert!(key.kind.check(&value).is_err(), "{} = {value}", key.name);
+            let error = load(key.name, &value).expect_err(key.name).to_string();
+            assert!(error.contains(key.name), "{} = {value}: {error}", key.name);
+        }
+    }
+}
+
+/// S12: the file, then what was pushed, then this host's environment and flags; each setting says where it is from.
+#[test]
+fn s12_what_is_pushed_stands_above_the_file_and_below_the_hosts_own_word() {
+    let mut file = tempfile::NamedTempFile::new().expect("a file");
+    std::io::Write::write_all(
+        &mut file,
+        b"epoch = \"5s\"\n[sampling]\ninterval = 2\n[connections]\nmax = 2048\n",
+    )
+    .expect("it is written");
+    let pushed =
+        serde_json::json!({"epoch": "1s", "connections.max": 4096, "detect.internal": ["10.0.0.0/8"]});
+    let mut overrides = variables(&[("WEIR_SENSOR__CONNECTIONS__MAX", "8192")]);
+    overrides.pushed = serde_json::from_value(pushed).expect("settings");
+    let config = Config::load(Some(file.path()), &overrides).expect("it fits");
+    assert_eq!(
+        (config.epoch.to_string().as_str(), config.sampling.interval, config.connections.max),
+        ("1s", 2, 8192)
+    );
+    assert_eq!(config.detect.internal.len(), 1);
+    let origins = Config::origins(Some(file.path()), &overrides).expect("it fits");
+    let origin = |key: &str| origins.iter().find(|(known, ..)| known == key).map(|(_, _, origin)| *origin);
+    for (key, expected) in [
+        ("epoch", "pushed"),
+        ("sampling.interval", "file"),
+        ("connections.max", "environment"),
+        ("detect.internal", "pushed"),
+        ("detect.enabled", "default"),
+    ] {
+        assert_eq!(origin(key), Some(expected), "{key}");
+    }
+}
+
 fn variables(variables: &[(&str, &str)]) -> Overrides {
     let environment = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
     Overrides { environment: environment.collect::<BTreeMap<_, _>>(), ..Overrides::default() }

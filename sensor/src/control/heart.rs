@@ -10,9 +10,10 @@ use rand::Rng as _;
 use reqwest::Url;
 use reqwest::header::AUTHORIZATION;
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use weir_wire::{DropReason, Spool};
 
+use super::pushed::{Pushed, Report};
 use super::renewal::{Renewal, Term};
 use super::{ClientError, ControlError, Credential, address, answer, chain, http, renew};
 use crate::config::ControlPlane;
@@ -23,12 +24,14 @@ use crate::spool::Standing;
 const PATH: &str = "api/v1/sensor/heartbeat";
 /// After a heartbeat that nobody heard: long before two in a row would make the sensor seem gone.
 const SOON: Duration = Duration::from_secs(2);
+/// Before something new is said: what else is new is said with it.
+const NEWS: Duration = Duration::from_millis(50);
 /// Of the interval, where only a person can end what is wrong, or nobody there knows of heartbeats.
 const SELDOM: u32 = 20;
 
 /// Beats; owns its connection to the control plane.
 pub struct Heart {
-    settings: ControlPlane,
+    control_plane: ControlPlane,
     http: reqwest::Client,
     url: Url,
     credential: Credential,
@@ -39,6 +42,8 @@ pub struct Heart {
     began: Instant,
     /// What is wrong, as it was said last.
     trouble: Option<String>,
+    /// Where pushed settings go, and what is said of them.
+    settings: Option<(mpsc::Sender<Pushed>, watch::Receiver<Report>)>,
 }
 
 #[derive(Serialize)]
@@ -48,6 +53,8 @@ struct Beat {
     clock_ms: u64,
     spool: Waiting,
     ledger: Missing,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    configuration: Option<Report>,
 }
 
 #[derive(Serialize)]
@@ -72,6 +79,7 @@ struct Missing {
 #[derive(Debug, Deserialize)]
 struct Heard {
     credential: Option<Term>,
+    configuration: Option<Pushed>,
 }
 
 impl Heart {
@@ -84,7 +92,7 @@ impl Heart {
         metrics: Arc<Metrics>,
     ) -> Result<Self, ClientError> {
         Ok(Self {
-            settings: settings.clone(),
+            control_plane: settings.clone(),
             http: http(settings)?,
             url: address(settings, PATH)?,
             credential,
@@ -94,7 +102,15 @@ impl Heart {
             metrics,
             began: Instant::now(),
             trouble: None,
+            settings: None,
         })
+    }
+
+    /// Takes settings that the control plane pushes, and says what came of them.
+    #[must_use]
+    pub fn taking(mut self, settings: mpsc::Sender<Pushed>, report: watch::Receiver<Report>) -> Self {
+        self.settings = Some((settings, report));
+        self
     }
 
     /// Beats until the sensor stops.
@@ -102,12 +118,28 @@ impl Heart {
         let beating = async {
             loop {
                 let wait = self.turn().await;
-                tokio::time::sleep(wait).await;
+                self.rest(wait).await;
             }
         };
         tokio::select! {
             () = beating => {}
             _ = stopping.wait_for(|stopping| *stopping) => {}
+        }
+    }
+
+    /// Waits for the next, or for something new to say.
+    async fn rest(&mut self, wait: Duration) {
+        let Some((_, report)) = &mut self.settings else { return tokio::time::sleep(wait).await };
+        let news = async {
+            if report.changed().await.is_err() {
+                // Nobody is left who could have any.
+                std::future::pending().await
+            }
+        };
+        // A wait that was cut short ends here, and cannot make the sensor beat without a pause.
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = news => tokio::time::sleep(NEWS.min(wait)).await,
         }
     }
 
@@ -119,6 +151,10 @@ impl Heart {
                 self.metrics.last_heartbeat.set(unix_seconds());
                 if self.trouble.take().is_some() {
                     tracing::info!(url = %self.url, "heartbeats are heard again");
+                }
+                if let (Some(pushed), Some((settings, _))) = (heard.configuration, &self.settings) {
+                    // What finds no room is offered again.
+                    let _ = settings.try_send(pushed);
                 }
                 let renewed = match &heard.credential {
                     Some(term) => self.keep_credential(term).await,
@@ -134,13 +170,15 @@ impl Heart {
         }
     }
 
-    async fn beat(&self) -> Result<Heard, ControlError> {
+    async fn beat(&mut self) -> Result<Heard, ControlError> {
+        let told = self.told();
         let request = self.http.post(self.url.clone()).header(AUTHORIZATION, self.credential.header());
-        let sent = request.json(&self.told()).send().await;
+        let sent = request.json(&told).send().await;
         answer(sent.map_err(|error| ControlError::Away(chain(&error)))?).await
     }
 
-    fn told(&self) -> Beat {
+    fn told(&mut self) -> Beat {
+        let configuration = self.settings.as_mut().map(|(_, report)| report.borrow_and_update().clone());
         let Spool {
             batches,
             bytes,
@@ -170,6 +208,7 @@ impl Heart {
                 dropped_packets: DropReason::GIVEN.map(dropped).iter().sum(),
                 unaccounted_frames: self.metrics.unaccounted.get(),
             },
+            configuration,
         }
     }
 
@@ -182,7 +221,7 @@ impl Heart {
         // Somebody may have been here before: `weir-sensor rotate`.
         let renewed = match self.credential.read_again() {
             Ok(true) => Ok(()),
-            Ok(false) => renew(&self.settings, &self.credential).await,
+            Ok(false) => renew(&self.control_plane, &self.credential).await,
             Err(error) => Err(error.into()),
         };
         let result = if renewed.is_ok() { "done" } else { "failed" };

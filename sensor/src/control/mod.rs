@@ -9,6 +9,7 @@ mod enroll;
 mod error;
 mod heart;
 mod pin;
+mod pushed;
 mod renewal;
 
 use reqwest::{Certificate, Response, Url, redirect};
@@ -21,6 +22,7 @@ pub use enroll::{Enrolled, Enrollment, enroll};
 pub use error::{ClientError, ControlError};
 pub use heart::Heart;
 pub use pin::{Fingerprint, certificate_of};
+pub use pushed::{Book, Pushed, Report};
 pub use renewal::{Renewal, Term};
 
 /// Bytes of an answer that are read; ours are smaller by far.

@@ -22,10 +22,12 @@ mod memory;
 mod networks;
 mod open;
 mod port_scan;
+mod retune;
 mod syn_flood;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -64,6 +66,12 @@ pub struct Engine {
     attempts: Attempts,
     networks: Networks,
     open: Open,
+    /// The parameters that the detectors have.
+    config: Detect,
+    /// Names of the threat lists.
+    lists: Arc<[String]>,
+    /// What detectors forgot that were replaced since.
+    past: BTreeMap<Kind, u64>,
 }
 
 impl Engine {
@@ -91,6 +99,9 @@ impl Engine {
             attempts: Attempts::default(),
             networks: Networks::new(&config.internal),
             open: Open::new(config.max_open, config.quiet.0),
+            config: config.clone(),
+            lists: Arc::default(),
+            past: BTreeMap::new(),
         }
     }
 
@@ -98,8 +109,9 @@ impl Engine {
     #[must_use]
     pub fn with_lists(mut self, config: &Detect, names: Arc<[String]>) -> Self {
         if config.enabled && !names.is_empty() {
-            self.detectors.push(Box::new(listed::ListedAddress::new(names)));
+            self.detectors.push(Box::new(listed::ListedAddress::new(Arc::clone(&names))));
         }
+        self.lists = names;
         self
     }
 
@@ -151,7 +163,10 @@ impl Engine {
 
     /// By kind: entries that its detector forgot for want of room, ever.
     pub fn forgotten(&self) -> impl Iterator<Item = (Kind, u64)> {
-        self.detectors.iter().map(|detector| (detector.kind(), detector.forgotten()))
+        let past = |kind| self.past.get(&kind).copied().unwrap_or_default();
+        self.detectors
+            .iter()
+            .map(move |detector| (detector.kind(), past(detector.kind()) + detector.forgotten()))
     }
 
     /// Detections that were not told for want of room, ever.

@@ -29,6 +29,11 @@ impl Open {
         Self { runs: BTreeMap::new(), most, quiet_ns: nanoseconds(quiet), untold: 0 }
     }
 
+    /// Other bounds; what is open stays.
+    pub(super) fn bound(&mut self, most: usize, quiet: Duration) {
+        (self.most, self.quiet_ns) = (most, nanoseconds(quiet));
+    }
+
     /// Takes in what an epoch has found.
     pub(super) fn extend(&mut self, found: Vec<Detection>, now_ns: i64) {
         let quiet_since = now_ns.saturating_sub(self.quiet_ns);

@@ -83,6 +83,11 @@ impl Merger {
         Self { part_observations, ..self }
     }
 
+    /// Other bounds from the next epoch on; nothing is counted differently.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
     /// Connections remembered now.
     #[must_use]
     pub fn connections(&self) -> usize {

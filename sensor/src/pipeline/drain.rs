@@ -24,12 +24,14 @@ const LEAST_GAP: Duration = Duration::from_millis(5);
 pub(super) const MAX_FAILURES: u32 = 10;
 
 /// Settings that may change while the sensor runs.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Steer {
     pub epoch: Duration,
     pub sampling_interval: u32,
     pub rules: Vec<FilterRule>,
     pub default: FilterAction,
+    /// Told whether the kernel side takes them.
+    pub taken: Option<oneshot::Sender<Result<(), String>>>,
 }
 
 /// A sign of life for the health endpoints.
@@ -216,8 +218,12 @@ impl<S: Source, W: Wakes> Drain<S, W> {
     }
 
     async fn steer(&mut self, steer: Steer) -> Result<(), DrainError> {
-        let Steer { epoch, sampling_interval, rules, default } = steer;
+        let Steer { epoch, sampling_interval, rules, default, taken } = steer;
         let updated = self.blocking(move |source| source.update(sampling_interval, &rules, default)).await?;
+        if let Some(taken) = taken {
+            // Whoever asked may have gone.
+            let _ = taken.send(updated.as_ref().map(|()| ()).map_err(ToString::to_string));
+        }
         match updated {
             Ok(()) => {
                 self.pace.epoch = epoch;

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use thiserror::Error;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
 use super::{CatchUp, Handover};
+use crate::config::Detect;
 use crate::detect::{Detection, Engine};
 use crate::enrich::Enricher;
-use crate::flow::{Merged, Merger};
+use crate::flow::{Limits, Merged, Merger};
 use crate::kernel::Drained;
 use crate::metrics::Metrics;
 use crate::ship::{Outbox, OutboxClosed, Packed, pack};
@@ -34,6 +35,13 @@ pub struct Steps {
     pub engine: Engine,
 }
 
+/// What of these may change between two epochs.
+#[derive(Clone, Debug)]
+pub struct Tuning {
+    pub limits: Limits,
+    pub detect: Detect,
+}
+
 /// The task.
 pub struct Merge<O> {
     /// Empty only while a blocking call has it.
@@ -41,11 +49,20 @@ pub struct Merge<O> {
     epochs: mpsc::Receiver<Handover>,
     outbox: O,
     metrics: Arc<Metrics>,
+    /// A sender that has gone changes nothing more.
+    tuning: Option<watch::Receiver<Arc<Tuning>>>,
 }
 
 impl<O: Outbox> Merge<O> {
     pub fn new(steps: Steps, epochs: mpsc::Receiver<Handover>, outbox: O, metrics: Arc<Metrics>) -> Self {
-        Self { steps: Some(steps), epochs, outbox, metrics }
+        Self { steps: Some(steps), epochs, outbox, metrics, tuning: None }
+    }
+
+    /// Takes other parameters between two epochs.
+    #[must_use]
+    pub fn tuned_by(mut self, tuning: watch::Receiver<Arc<Tuning>>) -> Self {
+        self.tuning = Some(tuning);
+        self
     }
 
     /// Runs until the drain task has ended and its last epoch is in the outbox.
@@ -64,6 +81,13 @@ impl<O: Outbox> Merge<O> {
     /// Merges and packs an epoch where it disturbs no other task.
     async fn merge(&mut self, generation: Uuid, drained: Drained) -> Result<Vec<Packed>, MergeError> {
         let mut steps = self.steps.take().ok_or(MergeError::Panicked)?;
+        if let Some(tuning) = &mut self.tuning
+            && tuning.has_changed().unwrap_or(false)
+        {
+            let tuning = Arc::clone(&tuning.borrow_and_update());
+            steps.merger.set_limits(tuning.limits);
+            steps.engine.retune(&tuning.detect);
+        }
         let (metrics, standing) = (Arc::clone(&self.metrics), self.outbox.standing());
         let done = tokio::task::spawn_blocking(move || {
             let started = Instant::now();

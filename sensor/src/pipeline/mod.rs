@@ -18,7 +18,7 @@ mod witness;
 
 pub use drain::{Drain, DrainError, Pace, Pulse, Steer};
 pub use events::{CatchUp, EventsError, Reader};
-pub use merge::{Merge, MergeError, Steps};
+pub use merge::{Merge, MergeError, Steps, Tuning};
 pub use proof::Proof;
 pub use source::{Kernel, NoWakes, Past, PastError, Source, Stop, Wakes};
 pub use witness::{Sighting, Witness, observe};

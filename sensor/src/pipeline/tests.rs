@@ -424,6 +424,7 @@ async fn new_settings_apply_and_refused_ones_do_not() {
         sampling_interval,
         rules: Vec::new(),
         default: FilterAction::Allow,
+        taken: None,
     };
     running.steer.send(steer(Duration::from_millis(1), 13)).await.expect("the task listens");
     running.steer.send(steer(Duration::from_millis(20), 4)).await.expect("the task listens");

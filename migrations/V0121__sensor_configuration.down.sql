@@ -1,0 +1,2 @@
+DROP TABLE sensor_configuration_report;
+DROP TABLE sensor_configuration;
