@@ -132,6 +132,7 @@ pub async fn start(config: &Config) -> anyhow::Result<Server> {
         socket: listener,
         tls: tls.clone(),
         header_timeout: Duration::from_millis(config.api.header_timeout_ms),
+        max_connections: config.api.max_connections,
         metrics: Arc::clone(&state.metrics),
     };
     let router = listener::with_transport_security(api::router(state.clone()), &config.tls);

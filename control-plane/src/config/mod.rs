@@ -64,6 +64,8 @@ pub struct Api {
     pub request_timeout_ms: u64,
     /// A connection that has not sent a request's whole head for so long is closed, an idle one too.
     pub header_timeout_ms: u64,
+    /// Connections at once, those of WebSockets apart: who comes beyond them is let go at once.
+    pub max_connections: usize,
     /// Questions in work at once, batches apart: fewer than the pool has connections.
     pub max_concurrent: usize,
     /// How long one waits for its turn before it is answered 503.
@@ -202,6 +204,7 @@ impl Default for Api {
         Self {
             request_timeout_ms: 60_000,
             header_timeout_ms: 30_000,
+            max_connections: 4_096,
             max_concurrent: 6,
             queue_timeout_ms: 1_000,
             cors_origins: Vec::new(),
@@ -290,6 +293,7 @@ impl Config {
         within("shutdown_deadline_ms", self.shutdown_deadline_ms, 100, 600_000);
         within("api.request_timeout_ms", self.api.request_timeout_ms, 100, 600_000);
         within("api.header_timeout_ms", self.api.header_timeout_ms, 100, 600_000);
+        within("api.max_connections", self.api.max_connections as u64, 16, 1_000_000);
         within("api.max_exports", self.api.max_exports as u64, 1, 100);
         within("api.cache_bytes", self.api.cache_bytes as u64, 0, 16 << 30);
         within("api.max_concurrent", self.api.max_concurrent as u64, 1, 500);

@@ -6,6 +6,7 @@
 
 mod self_signed;
 mod tls;
+mod validity;
 
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -24,7 +25,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tower_http::set_header::SetResponseHeaderLayer;
 
@@ -47,6 +48,8 @@ pub struct Listener {
     /// `None`: plain HTTP.
     pub tls: Option<Tls>,
     pub header_timeout: Duration,
+    /// Connections at once; who comes beyond them is let go at once.
+    pub max_connections: usize,
     pub metrics: Metrics,
 }
 
@@ -69,14 +72,21 @@ impl Listener {
     pub async fn serve(self, router: Router, mut stop: watch::Receiver<bool>) {
         let mut connections = JoinSet::new();
         let ending = stop.clone();
+        let places = Arc::new(Semaphore::new(self.max_connections));
         loop {
             tokio::select! {
                 accepted = self.accept() => {
                     let (stream, peer) = accepted;
+                    let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+                        self.metrics.connections.refused.inc();
+                        continue;
+                    };
+                    let open = Open::new(&self.metrics);
                     let (router, stop) = (router.clone(), ending.clone());
                     let (timeout, metrics) = (self.header_timeout, Arc::clone(&self.metrics));
                     let tls = self.tls.clone();
                     connections.spawn(async move {
+                        let _held = (place, open);
                         let Some(tls) = tls else {
                             return connection(stream, peer, router, timeout, stop).await;
                         };
@@ -110,6 +120,22 @@ impl Listener {
                 }
             }
         }
+    }
+}
+
+/// Counts a connection while it is there.
+struct Open(Metrics);
+
+impl Open {
+    fn new(metrics: &Metrics) -> Self {
+        metrics.connections.open.inc();
+        Self(Arc::clone(metrics))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.connections.open.dec();
     }
 }
 

@@ -15,6 +15,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::self_signed::{self, Made};
+use super::validity;
 use crate::config::Config;
 use crate::telemetry::Metrics;
 
@@ -52,6 +53,7 @@ struct Parts {
 struct Current {
     config: Arc<ServerConfig>,
     fingerprint: String,
+    ends: Option<SystemTime>,
     /// Of the files that it was read from.
     stamps: Vec<Option<Stamp>>,
 }
@@ -76,6 +78,7 @@ impl Tls {
             _ => return Ok(None),
         };
         let current = source.read()?;
+        current.show(metrics);
         if settings.self_signed {
             tracing::warn!(
                 fingerprint = current.fingerprint,
@@ -102,6 +105,7 @@ impl Tls {
         let outcome = match self.0.source.read() {
             Ok(new) => {
                 tracing::info!(fingerprint = new.fingerprint, "certificate and key were read again");
+                new.show(&self.0.metrics);
                 *self.0.current.write().unwrap_or_else(PoisonError::into_inner) = new;
                 "done"
             }
@@ -161,6 +165,13 @@ impl Tls {
     }
 }
 
+impl Current {
+    fn show(&self, metrics: &Metrics) {
+        let since = self.ends.and_then(|end| end.duration_since(SystemTime::UNIX_EPOCH).ok());
+        metrics.tls.expiry.set(since.map_or(0, |since| since.as_secs().cast_signed()));
+    }
+}
+
 impl Source {
     fn read(&self) -> Result<Current, TlsError> {
         // Before the files: a change during the read is seen as one later.
@@ -170,6 +181,7 @@ impl Source {
             Self::Made(made) => (vec![made.certificate.clone()], made.key.clone_key()),
         };
         let fingerprint = chain.first().map(|certificate| fingerprint(certificate)).unwrap_or_default();
+        let ends = chain.first().and_then(|certificate| validity::ends(certificate));
         let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             // TLS 1.2 and 1.3: rustls knows nothing older.
             .with_safe_default_protocol_versions()
@@ -178,7 +190,7 @@ impl Source {
             .with_single_cert(chain, key)
             .map_err(TlsError::Pair)?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Current { config: Arc::new(config), fingerprint, stamps })
+        Ok(Current { config: Arc::new(config), fingerprint, ends, stamps })
     }
 
     fn stamps(&self) -> Vec<Option<Stamp>> {

@@ -29,6 +29,7 @@ pub struct Registered {
     pub requests_in_flight: IntGauge,
     pub limits: Limiting,
     pub tls: Tls,
+    pub connections: Connections,
     pub stream: Streaming,
     pub exports_in_flight: IntGauge,
     pub export_rows: IntCounter,
@@ -167,6 +168,26 @@ pub struct Tls {
     pub handshakes: IntCounterVec,
     /// outcome: done, failed
     pub reloads: IntCounterVec,
+    pub expiry: IntGauge,
+}
+
+/// Who is connected.
+#[derive(Debug)]
+pub struct Connections {
+    pub open: IntGauge,
+    pub refused: IntCounter,
+}
+
+impl Connections {
+    fn new(b: &Builder) -> Self {
+        Self {
+            open: b.gauge("weir_http_connections", "Open connections, those of WebSockets apart"),
+            refused: b.counter(
+                "weir_http_connections_refused_total",
+                "Connections that were closed at once: api.max_connections were open",
+            ),
+        }
+    }
 }
 
 impl Tls {
@@ -181,6 +202,10 @@ impl Tls {
                 "weir_tls_reloads_total",
                 "Times that certificate and key were read again: done, or failed (the old ones go on)",
                 &["outcome"],
+            ),
+            expiry: b.gauge(
+                "weir_tls_certificate_expiry_timestamp_seconds",
+                "When the listener's certificate ends; 0 where it speaks plain HTTP",
             ),
         };
         for outcome in ["done", "failed"] {
@@ -505,6 +530,7 @@ impl Registered {
             ),
             limits: Limiting::new(&b),
             tls: Tls::new(&b),
+            connections: Connections::new(&b),
             stream: Streaming::new(&b),
             query_seconds: b.histograms(
                 "weir_db_transaction_duration_seconds",

@@ -17,6 +17,7 @@ mod api_tokens;
 mod audit;
 mod command_line;
 mod configuration;
+mod connections;
 mod credentials;
 mod database_away;
 mod detections;

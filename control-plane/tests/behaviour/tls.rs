@@ -66,6 +66,8 @@ async fn u8_batches_and_questions_go_over_tls_and_browsers_are_told_to_stay_with
         .expect("an answer");
     assert_eq!(stored.status(), 200);
     assert_eq!(plane.count("flow"), 41);
+    // O1: whoever watches knows when the certificate ends: rcgen's on the first day of 4096.
+    assert_eq!(plane.state().metrics.tls.expiry.get(), 67_090_118_400);
 
     for path in ["/api/v1/sensors", "/api/v1/nowhere"] {
         let answer = client.get(plane.url(path)).bearer_auth(ADMIN_TOKEN).send().await.expect("an answer");
