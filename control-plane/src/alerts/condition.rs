@@ -48,6 +48,25 @@ impl Group {
     }
 }
 
+/// How bad a detection is, as `store::detections` numbers it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Weight {
+    #[default]
+    Info,
+    Low,
+    Medium,
+    High,
+    Critical,
+}
+
+impl Weight {
+    #[must_use]
+    pub fn number(self) -> i16 {
+        self as i16
+    }
+}
+
 /// What a rule watches for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
@@ -121,6 +140,20 @@ pub enum Condition {
         #[schema(maximum = 4_294_967_295u64)]
         oldest_above_s: u32,
     },
+    /// So many detections of a sensor, or more, were seen in the last `window_s` seconds; dismissed ones apart
+    Detections {
+        /// Of this kind, such as `port_scan`; of any without it
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schema(pattern = "^[a-z][a-z0-9_]{0,31}$")]
+        detection: Option<String>,
+        /// And at least as bad as this
+        #[serde(default)]
+        severity: Weight,
+        #[schema(minimum = 1, maximum = 9_007_199_254_740_991u64)]
+        at_least: u64,
+        #[schema(minimum = 10, maximum = 86_400)]
+        window_s: u32,
+    },
     /// A sensor's clock is off by more than that
     Clock {
         #[schema(maximum = 9_007_199_254_740_991u64)]
@@ -137,6 +170,7 @@ impl Condition {
             Self::Absence { .. } => None,
             Self::SensorOffline { .. }
             | Self::LedgerLoss { .. }
+            | Self::Detections { .. }
             | Self::Spool { .. }
             | Self::Clock { .. } => Some(Group::Sensor),
         }
@@ -169,7 +203,8 @@ impl Condition {
             Self::Threshold { window_s, .. }
             | Self::Absence { window_s, .. }
             | Self::Change { window_s, .. }
-            | Self::LedgerLoss { window_s, .. } => window("condition.window_s", *window_s),
+            | Self::LedgerLoss { window_s, .. }
+            | Self::Detections { window_s, .. } => window("condition.window_s", *window_s),
             Self::SensorOffline { after_s } => window("condition.after_s", *after_s),
             Self::Spool { .. } | Self::Clock { .. } => {}
         }
@@ -193,6 +228,15 @@ impl Condition {
             Self::LedgerLoss { above_packets: bound, .. } if *bound > LARGEST => {
                 faults.push(("condition.above_packets", format!("{bound} is more than {LARGEST}")));
             }
+            Self::Detections { detection, at_least, .. } => {
+                if detection.as_deref().is_some_and(|kind| !is_kind(kind)) {
+                    let told = "is not 1 to 32 small letters, digits and `_`, a letter first";
+                    faults.push(("condition.detection", told.to_owned()));
+                }
+                if !(1..=LARGEST).contains(at_least) {
+                    faults.push(("condition.at_least", format!("{at_least} is not between 1 and {LARGEST}")));
+                }
+            }
             Self::Clock { skew_above_ms: bound } if *bound > LARGEST => {
                 faults.push(("condition.skew_above_ms", format!("{bound} is more than {LARGEST}")));
             }
@@ -200,6 +244,12 @@ impl Condition {
         }
         faults
     }
+}
+
+/// As the table of detections has it.
+fn is_kind(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+    text.len() <= 32 && text.starts_with(|first: char| first.is_ascii_lowercase()) && text.bytes().all(plain)
 }
 
 #[cfg(test)]
@@ -235,6 +285,10 @@ mod tests {
         assert_eq!(
             fields(r#"{"kind":"clock","skew_above_ms":9007199254740992}"#),
             ["condition.skew_above_ms"]
+        );
+        assert_eq!(
+            fields(r#"{"kind":"detections","detection":"Port scan","at_least":0,"window_s":1}"#),
+            ["condition.window_s", "condition.detection", "condition.at_least"]
         );
         for wrong in [
             r#"{"kind":"weather"}"#,

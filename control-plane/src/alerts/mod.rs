@@ -27,7 +27,7 @@ use crate::store::alerts::{notices, samples, states};
 use crate::store::{Pool, StoreError};
 use crate::telemetry::Metrics;
 
-pub use condition::{Condition, Group, Measure};
+pub use condition::{Condition, Group, Measure, Weight};
 use receiver::Letter;
 pub use receiver::{Target, TargetError};
 

@@ -1,6 +1,7 @@
 //! Alerts reach their receivers: once each, in order, signed, through failures; and go nowhere that was not allowed.
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use axum::body::Bytes;
@@ -11,9 +12,10 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use reqwest::Method;
 use serde_json::{Value, json};
 use weir_control_plane::config::Config;
+use weir_testbed::weir::{ControlPlane, Place};
 
 use crate::alerts::seconds_from_now;
-use crate::support::{ADMIN_TOKEN, Plane};
+use crate::support::{ADMIN_TOKEN, Plane, eventually};
 
 const SECRET: &str = "a secret that signs what is sent";
 const NULL: &Value = &Value::Null;
@@ -354,4 +356,80 @@ async fn what_is_silenced_is_told_when_the_silence_ends() {
     plane.ok(Method::DELETE, &format!("/api/v1/alerts/silences/{silence}"), NULL).await;
     plane.look(0).await;
     assert_eq!(hook.bodies()[0]["status"], "firing");
+}
+
+/// An instance is killed when the receiver has the alert and the log has not: the other one tells it again, under the
+/// key by which a receiver drops what it had.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_instance_was_killed_over_another_sends_again_under_the_same_key() {
+    let (plane, _secrets) = plane(|_| {}).await;
+    let (hook, url) = Hook::start().await;
+    let id = receiver(&plane, "on-call", json!({"kind": "webhook", "url": url})).await;
+    rule(&plane, &[id]).await;
+    let program = PathBuf::from(env!("CARGO_BIN_EXE_weir-control-plane"));
+    let database = plane.postgres.database_url(&plane.database);
+    let doomed = tokio::task::spawn_blocking(move || {
+        let doomed = ControlPlane::start(program, &database, Place::here()).expect("it starts");
+        doomed.kill().expect("it is killed");
+        let config = doomed.folder().join("config.toml");
+        let text = std::fs::read_to_string(&config).expect("it is there");
+        std::fs::write(&config, text + "[outbound]\nallow = [\"127.0.0.0/8\"]\n").expect("it is written");
+        doomed.start_again().expect("it starts again");
+        doomed
+    });
+    let doomed = doomed.await.expect("it is waited for");
+    // It hears, and does not answer.
+    hook.answer(&[0]);
+    for job in ["alert-rules", "alert-deliveries"] {
+        let url = format!("{}/api/v1/jobs/{job}/runs", doomed.url());
+        let asked = plane.http.post(url).bearer_auth(doomed.admin_token()).send().await.expect("an answer");
+        assert!(asked.status().is_success(), "{}", asked.status());
+        let queued = format!("SELECT count(*) FROM job WHERE name = '{job}' AND requested_at IS NOT NULL");
+        if job == "alert-rules" {
+            eventually("the rules are looked at", || async { plane.sql(&queued) == "0" }).await;
+        }
+    }
+    eventually("the receiver has it", || async { hook.seen().len() == 1 }).await;
+    tokio::task::spawn_blocking(move || doomed.kill()).await.expect("no panic").expect("it is killed");
+    assert_eq!(log(&plane).await, [("firing waiting".to_owned(), String::new(), 1)]);
+    // As if its lease were over.
+    plane.sql("UPDATE job SET held_until = now() WHERE holder IS NOT NULL");
+    again(&plane).await;
+    let seen = hook.seen();
+    assert_eq!(seen.len(), 2);
+    assert_eq!(seen[0].headers["idempotency-key"], seen[1].headers["idempotency-key"]);
+    assert_eq!(seen[0].body, seen[1].body);
+    assert_eq!(log(&plane).await, [("firing delivered".to_owned(), String::new(), 2)]);
+    again(&plane).await;
+    assert_eq!(hook.seen().len(), 2, "once is enough");
+}
+
+/// Another address of a receiver is tried at once, and has what waited.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receiver_that_is_corrected_gets_what_waited() {
+    let (plane, _secrets) = plane(|_| {}).await;
+    let (wrong, wrong_url) = Hook::start().await;
+    let (right, right_url) = Hook::start().await;
+    wrong.answer(&[500; 5]);
+    let id = receiver(&plane, "on-call", json!({"kind": "webhook", "url": wrong_url})).await;
+    rule(&plane, &[id.clone()]).await;
+    for _ in 0..5 {
+        again(&plane).await;
+    }
+    let path = format!("/api/v1/alerts/receivers/{id}");
+    let shown = plane.json("/api/v1/alerts/receivers").await["items"][0].clone();
+    assert_eq!((shown["failures"].as_i64(), shown["open_until"].is_string()), (Some(5), true), "{shown}");
+    let body = json!({"target": {"kind": "webhook", "url": right_url}, "repeat_s": 60});
+    let changed = plane.ok(Method::PATCH, &path, &body).await;
+    assert_eq!(
+        (&changed["name"], &changed["repeat_s"], &changed["failures"], &changed["open_until"]),
+        (&json!("on-call"), &json!(60), &json!(0), NULL)
+    );
+    plane.look(0).await;
+    assert_eq!((wrong.seen().len(), right.seen().len()), (5, 1));
+    let body = json!({"repeat_s": 1, "name": "a b"});
+    let (status, problem) = plane.call(Method::PATCH, &path, ADMIN_TOKEN, &body).await;
+    assert_eq!((status, problem["errors"].as_array().map(Vec::len)), (400, Some(2)), "{problem}");
+    let nobody = "/api/v1/alerts/receivers/99";
+    assert_eq!(plane.call(Method::PATCH, nobody, ADMIN_TOKEN, &json!({})).await.0, 404);
 }

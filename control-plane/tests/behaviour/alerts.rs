@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 use weir_control_plane::store::alerts::samples::Breach;
 use weir_control_plane::store::alerts::{rules, states};
 use weir_control_plane::store::jobs;
+use weir_wire::Severity;
 
-use crate::support::{ADMIN_TOKEN, Plane, SECOND, batch, flow, now_ns};
+use crate::support::{ADMIN_TOKEN, Plane, SECOND, batch, detection, flow, now_ns};
 
 const NULL: &Value = &Value::Null;
 
@@ -108,7 +109,13 @@ async fn each_kind_of_rule_finds_what_it_is_for() {
     let lone = |host, packets| vec![flow([10, 0, 0, host], [192, 0, 2, 1], 53, packets)];
     plane.store(&quiet, &batch(1, 0, now_ns() - 400 * SECOND, lone(1, 100))).await;
     plane.store(&busy, &batch(2, 0, now_ns() - 400 * SECOND, lone(2, 100))).await;
-    plane.store(&busy, &batch(2, 1, now_ns() - 20 * SECOND, lone(2, 1_000))).await;
+    let mut scanned = batch(2, 1, now_ns() - 20 * SECOND, lone(2, 1_000));
+    scanned.detections = vec![
+        detection("port_scan", "10.0.0.66", Severity::High, 20),
+        detection("port_scan", "10.0.0.67", Severity::Medium, 20),
+        detection("cleartext", "10.0.0.68", Severity::Low, 1),
+    ];
+    plane.store(&busy, &scanned).await;
     plane.sensor("never-seen").await;
     plane.sql("UPDATE sensor SET created_at = now() - interval '1 day' WHERE name = 'never-seen'");
     plane.silent("quiet", "1 hour").await;
@@ -152,6 +159,15 @@ async fn each_kind_of_rule_finds_what_it_is_for() {
         // Both points of both epochs say 70.
         (json!({"kind": "ledger_loss", "window_s": 600, "above_packets": 279}), vec!["busy"]),
         (json!({"kind": "ledger_loss", "window_s": 600, "above_packets": 280}), vec![]),
+        (json!({"kind": "detections", "window_s": 600, "at_least": 3}), vec!["busy"]),
+        (json!({"kind": "detections", "window_s": 600, "at_least": 4}), vec![]),
+        (
+            json!({"kind": "detections", "window_s": 600, "at_least": 2, "detection": "port_scan"}),
+            vec!["busy"],
+        ),
+        (json!({"kind": "detections", "window_s": 600, "at_least": 1, "severity": "high"}), vec!["busy"]),
+        (json!({"kind": "detections", "window_s": 600, "at_least": 2, "severity": "high"}), vec![]),
+        (json!({"kind": "detections", "window_s": 10, "at_least": 1}), vec![]),
     ];
     let mut ids = Vec::new();
     for (number, (condition, _)) in cases.iter().enumerate() {
@@ -273,16 +289,24 @@ async fn silences_are_added_listed_and_ended() {
         let (status, problem) = plane.call(Method::POST, path, ADMIN_TOKEN, &body).await;
         assert_eq!((status, problem["errors"][0]["field"].as_str()), (400, Some(field)), "{body}: {problem}");
     }
+    let longer = json!({"ends_at": seconds_from_now(9_000).to_string(), "comment": "it takes longer"});
+    let changed = plane.ok(Method::PATCH, &format!("{path}/{}", first["id"]), &longer).await;
+    assert_eq!((&changed["comment"], &changed["active"]), (&json!("it takes longer"), &json!(true)));
+    assert!(changed["ends_at"].as_str() > first["ends_at"].as_str(), "{changed}");
+    let past = json!({"ends_at": "2020-01-01T00:00:00Z"});
+    let over = plane.call(Method::PATCH, &format!("{path}/{}", first["id"]), ADMIN_TOKEN, &past).await;
+    assert_eq!((over.0, &over.1["errors"][0]["field"]), (400, &json!("ends_at")));
     for silence in [&first, &second] {
         let path = format!("{path}/{}", silence["id"]);
         plane.ok(Method::DELETE, &path, NULL).await;
         assert_eq!(plane.call(Method::DELETE, &path, ADMIN_TOKEN, NULL).await.0, 404, "it is over");
+        assert_eq!(plane.call(Method::PATCH, &path, ADMIN_TOKEN, &longer).await.0, 404, "it is over");
     }
     let count =
         async |query: &str| plane.json(&format!("{path}{query}")).await["items"].as_array().map(Vec::len);
     assert_eq!((count("").await, count("?ended=true").await), (Some(0), Some(1)));
     let (create, ended) = ("alert_silence.create", "alert_silence.end");
-    assert_eq!(plane.audited().await, [create, create, ended, ended]);
+    assert_eq!(plane.audited().await, [create, create, "alert_silence.change", ended, ended]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -63,6 +63,23 @@ pub struct NewReceiver {
     pub repeat_s: Option<u32>,
 }
 
+/// What changes of a receiver; what is left out stays.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"repeat_s": 3600}))]
+pub struct ReceiverChange {
+    #[schema(
+        min_length = 1,
+        max_length = 63,
+        pattern = "^([A-Za-z][A-Za-z0-9._-]*|[0-9]+[A-Za-z._-][A-Za-z0-9._-]*)$"
+    )]
+    pub name: Option<String>,
+    /// Another one is tried at once, whatever the one before has failed
+    pub target: Option<Target>,
+    #[schema(minimum = 10, maximum = 604_800)]
+    pub repeat_s: Option<u32>,
+}
+
 impl From<receivers::Receiver> for Receiver {
     fn from(receiver: receivers::Receiver) -> Self {
         Self {
@@ -130,6 +147,49 @@ pub async fn add(
     faults.finish()?;
     let repeat_s = repeat_s.cast_signed();
     Ok(Json(receivers::add(&state.pool, &caller.author(), &body.name, &body.target, repeat_s).await?.into()))
+}
+
+/// Change a receiver
+///
+/// What waits goes to where it leads now.
+#[utoipa::path(
+    patch,
+    path = "/api/v1/alerts/receivers/{receiver}",
+    tag = "alerts",
+    params(("receiver" = i32, Path, description = "Receiver's id", minimum = 1, example = 1)),
+    request_body = ReceiverChange,
+    responses(
+        (status = 200, body = Receiver, description = "The receiver as it is now"),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "No such receiver"),
+        (status = 409, body = Problem, content_type = "application/problem+json", description = "The name is taken"),
+    )
+)]
+pub async fn change(
+    State(state): State<AppState>,
+    caller: Caller,
+    Path(receiver): Path<String>,
+    _: Query<NoParams>,
+    Body(body): Body<ReceiverChange>,
+) -> Result<Json<Receiver>, ApiError> {
+    let id = params::id("receiver", &receiver)?;
+    let mut faults = Faults::default();
+    if let Some(name) = &body.name {
+        faults.name(name);
+    }
+    let plain_mail = state.outbound.allows_plain_mail();
+    for (field, message) in body.target.iter().flat_map(|target| target.faults(plain_mail)) {
+        faults.add(field, message);
+    }
+    if body.repeat_s.is_some_and(|repeat_s| !(10..=604_800).contains(&repeat_s)) {
+        faults.add("repeat_s", "is not between 10 and 604800");
+    }
+    faults.finish()?;
+    let new = receivers::Change {
+        name: body.name,
+        target: body.target,
+        repeat_s: body.repeat_s.map(u32::cast_signed),
+    };
+    Ok(Json(receivers::update(&state.pool, &caller.author(), id, &new).await?.into()))
 }
 
 /// Delete a receiver

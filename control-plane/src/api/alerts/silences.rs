@@ -103,6 +103,17 @@ pub struct NewSilence {
     pub comment: String,
 }
 
+/// What changes of a silence; what is left out stays.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"ends_at": "2026-02-01T04:00:00Z", "comment": "it takes longer"}))]
+pub struct SilenceChange {
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub ends_at: Option<String>,
+    #[schema(max_length = 500, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*$")]
+    pub comment: Option<String>,
+}
+
 /// A silence that ended.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(example = json!({"id": 3, "state": "ended"}))]
@@ -207,6 +218,49 @@ pub async fn add(
         comment: body.comment,
     };
     Ok(Json(silences::add(&state.pool, &caller.author(), &draft).await?.into()))
+}
+
+/// Prolong or shorten a silence
+///
+/// Whom it silences does not change: that is another silence.
+#[utoipa::path(
+    patch,
+    path = "/api/v1/alerts/silences/{silence}",
+    tag = "alerts",
+    params(("silence" = i32, Path, description = "Silence's id", minimum = 1, example = 3)),
+    request_body = SilenceChange,
+    responses(
+        (status = 200, body = Silence, description = "The silence as it is now"),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "No such silence, or it was over"),
+    )
+)]
+pub async fn change(
+    State(state): State<AppState>,
+    caller: Caller,
+    Path(silence): Path<String>,
+    _: Query<NoParams>,
+    Body(body): Body<SilenceChange>,
+) -> Result<Json<Silence>, ApiError> {
+    let id = params::id("silence", &silence)?;
+    let mut faults = Faults::default();
+    if let Some(comment) = &body.comment {
+        faults.text("comment", comment, 500);
+    }
+    let now = SystemTime::now();
+    let ends_at = match &body.ends_at {
+        None => None,
+        Some(text) => {
+            let end = text.parse::<Timestamp>().ok().map(SystemTime::from);
+            let lasts = end.and_then(|end| end.duration_since(now).ok());
+            if !lasts.is_some_and(|lasts| !lasts.is_zero() && lasts <= LONGEST) {
+                faults.add("ends_at", "is not a time of RFC 3339 after now, within 366 days");
+            }
+            end
+        }
+    };
+    faults.finish()?;
+    let (author, comment) = (caller.author(), body.comment.as_deref());
+    Ok(Json(silences::change(&state.pool, &author, id, ends_at, comment).await?.into()))
 }
 
 /// End a silence

@@ -7,7 +7,7 @@ use tokio_postgres::Row;
 
 use super::{AlertError, finish, taken, within};
 use crate::alerts::Target;
-use crate::store::audit::{self, Author, Change};
+use crate::store::audit::{self, Author};
 use crate::store::{Class, Isolation, Pool, StoreError};
 
 /// Receivers that there can be.
@@ -26,6 +26,14 @@ pub struct Receiver {
     /// Nothing is sent before.
     pub open_until: Option<SystemTime>,
     pub waiting: i64,
+}
+
+/// What changes of one; what is `None` stays.
+#[derive(Clone, Debug, Default)]
+pub struct Change {
+    pub name: Option<String>,
+    pub target: Option<Target>,
+    pub repeat_s: Option<i32>,
 }
 
 const SELECT: &str = "SELECT receiver_id, name, target::text, repeat_s, created_at, failures, open_until,
@@ -66,6 +74,48 @@ pub async fn add(
     .await
 }
 
+/// Changes a receiver. Another target has not failed yet: its breaker is closed, and what waits is due.
+pub async fn update(
+    pool: &Pool,
+    author: &Author,
+    receiver_id: i32,
+    new: &Change,
+) -> Result<Receiver, AlertError> {
+    within(pool, async {
+        let lease = pool.begin(Class::Admin, Isolation::ReadCommitted, "alert_receiver_change").await?;
+        let result = async {
+            let client = lease.client();
+            let sql = format!("{SELECT} WHERE receiver_id = $1 FOR UPDATE");
+            let row = client.query_opt(&sql, &[&receiver_id]).await.map_err(StoreError::from)?;
+            let before = from_row(&row.ok_or(AlertError::Unknown)?)?;
+            let elsewhere = new.target.as_ref().is_some_and(|target| *target != before.target);
+            let target = new.target.as_ref().map(|target| json!(target).to_string());
+            let sql = "UPDATE alert_receiver
+                       SET name = coalesce($2, name), target = coalesce($3::text::json, target),
+                           repeat_s = coalesce($4, repeat_s),
+                           failures = CASE WHEN $5 THEN 0 ELSE failures END,
+                           open_until = CASE WHEN $5 THEN NULL ELSE open_until END
+                       WHERE receiver_id = $1";
+            let values: [&(dyn tokio_postgres::types::ToSql + Sync); 5] =
+                [&receiver_id, &new.name, &target, &new.repeat_s, &elsewhere];
+            client.execute(sql, &values).await.map_err(taken)?;
+            if elsewhere {
+                let sql =
+                    "UPDATE alert_delivery SET next_at = now() WHERE receiver_id = $1 AND state = 'waiting'";
+                client.execute(sql, &[&receiver_id]).await.map_err(StoreError::from)?;
+            }
+            let row = client.query_one(&format!("{SELECT} WHERE receiver_id = $1"), &[&receiver_id]).await;
+            let after = from_row(&row.map_err(StoreError::from)?)?;
+            let told = change("alert_receiver.change", &after, Some(shown(&before)), Some(shown(&after)));
+            audit::record(&lease, author, &told).await?;
+            Ok(after)
+        }
+        .await;
+        finish(lease, result).await
+    })
+    .await
+}
+
 /// Deletes a receiver with what it was not told yet.
 pub async fn remove(pool: &Pool, author: &Author, receiver_id: i32) -> Result<Receiver, AlertError> {
     within(pool, async {
@@ -98,11 +148,16 @@ pub async fn list(pool: &Pool, after: i32, limit: i64) -> Result<Vec<Receiver>, 
 }
 
 fn shown(receiver: &Receiver) -> Value {
-    json!({"target": receiver.target, "repeat_s": receiver.repeat_s})
+    json!({"name": receiver.name, "target": receiver.target, "repeat_s": receiver.repeat_s})
 }
 
-fn change(action: &'static str, receiver: &Receiver, before: Option<Value>, after: Option<Value>) -> Change {
-    Change {
+fn change(
+    action: &'static str,
+    receiver: &Receiver,
+    before: Option<Value>,
+    after: Option<Value>,
+) -> audit::Change {
+    audit::Change {
         action,
         subject_kind: "alert_receiver",
         subject_id: Some(receiver.receiver_id.to_string()),

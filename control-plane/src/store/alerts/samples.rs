@@ -183,6 +183,21 @@ fn health(sql: &mut Sql, condition: &Condition, now: Timestamp) {
             );
             (lost.clone(), format!("{lost} > {above}"))
         }
+        Condition::Detections { detection, severity, at_least, window_s } => {
+            let since = seconds(sql, *window_s);
+            let severity = sql.bind(severity.number(), Type::INT2);
+            let least = sql.bind(i64::try_from(*at_least).unwrap_or(i64::MAX), Type::INT8);
+            let kind = match detection {
+                Some(kind) => format!("AND kind = {}", sql.bind(kind.clone(), Type::TEXT)),
+                None => String::new(),
+            };
+            let seen = format!(
+                "(SELECT count(*) FROM detection
+                  WHERE detection.sensor_id = sensor.sensor_id AND last_seen >= {since}
+                        AND state <> 'dismissed' AND severity >= {severity} {kind})"
+            );
+            (seen.clone(), format!("{seen} >= {least}"))
+        }
         Condition::Spool { oldest_above_s } => {
             let above = sql.bind(i64::from(*oldest_above_s) * 1_000, Type::INT8);
             (

@@ -102,9 +102,43 @@ pub async fn add(pool: &Pool, author: &Author, draft: &Draft) -> Result<Silence,
                 [&draft.kind, &matchers, &draft.starts_at, &draft.ends_at, &author.name, &draft.comment];
             let row = lease.client().query_one(sql, &values).await.map_err(StoreError::from)?;
             let silence = one(&lease, row.get(0)).await?;
-            let told = change("alert_silence.create", &silence, None, Some(shown(&silence)));
+            let told = changed("alert_silence.create", &silence, None, Some(shown(&silence)));
             audit::record(&lease, author, &told).await?;
             Ok(silence)
+        }
+        .await;
+        finish(lease, result).await
+    })
+    .await
+}
+
+/// Another end, another comment. An end that is not after the beginning is none.
+pub async fn change(
+    pool: &Pool,
+    author: &Author,
+    silence_id: i32,
+    ends_at: Option<SystemTime>,
+    comment: Option<&str>,
+) -> Result<Silence, AlertError> {
+    within(pool, async {
+        let lease = pool.begin(Class::Admin, Isolation::ReadCommitted, "alert_silence_change").await?;
+        let result = async {
+            let client = lease.client();
+            let sql = "SELECT FROM alert_silence WHERE silence_id = $1 AND ends_at > now()
+                             AND coalesce($2 > starts_at, true) FOR UPDATE";
+            let found = client.query_opt(sql, &[&silence_id, &ends_at]).await.map_err(StoreError::from)?;
+            if found.is_none() {
+                return Err(AlertError::Unknown);
+            }
+            let before = one(&lease, silence_id).await?;
+            let sql =
+                "UPDATE alert_silence SET ends_at = coalesce($2, ends_at), comment = coalesce($3, comment)
+                       WHERE silence_id = $1";
+            client.execute(sql, &[&silence_id, &ends_at, &comment]).await.map_err(StoreError::from)?;
+            let after = one(&lease, silence_id).await?;
+            let told = changed("alert_silence.change", &after, Some(shown(&before)), Some(shown(&after)));
+            audit::record(&lease, author, &told).await?;
+            Ok(after)
         }
         .await;
         finish(lease, result).await
@@ -129,7 +163,7 @@ pub async fn end(pool: &Pool, author: &Author, silence_id: i32) -> Result<(), Al
                 "DELETE FROM alert_silence WHERE silence_id = $1"
             };
             lease.client().execute(sql, &[&silence_id]).await.map_err(StoreError::from)?;
-            let told = change("alert_silence.end", &silence, Some(shown(&silence)), None);
+            let told = changed("alert_silence.end", &silence, Some(shown(&silence)), None);
             audit::record(&lease, author, &told).await?;
             Ok(())
         }
@@ -171,7 +205,7 @@ fn shown(silence: &Silence) -> Value {
     })
 }
 
-fn change(action: &'static str, silence: &Silence, before: Option<Value>, after: Option<Value>) -> Change {
+fn changed(action: &'static str, silence: &Silence, before: Option<Value>, after: Option<Value>) -> Change {
     Change {
         action,
         subject_kind: "alert_silence",
