@@ -110,7 +110,6 @@ pub async fn run(config: Config, reload: Reload) -> anyhow::Result<()> {
     let mut server = tokio::spawn(health::serve(listener, health));
 
     let mut stages = Stages { drain, merge, courier };
-    let mut looks = tokio::time::interval(LOOK);
     let outcome = loop {
         tokio::select! {
             event = signals.next() => match event {
@@ -122,7 +121,7 @@ pub async fn run(config: Config, reload: Reload) -> anyhow::Result<()> {
                 Event::Reload => steering.reread().await,
             },
             Some(pushed) = offers.recv() => steering.offered(pushed).await,
-            _ = looks.tick() => steering.look().await,
+            () = tokio::time::sleep(LOOK) => steering.look().await,
             failure = stages.failed() => break Err(failure),
             served = &mut server => break Err(told(served).context("serve the metrics")),
         }

@@ -94,7 +94,9 @@ impl Activity {
         }
         let written = activity::write(pool, &seen).await;
         if written.is_err() {
-            heard.into_iter().for_each(|(sensor_id, heard)| self.hear(sensor_id, heard));
+            for (sensor_id, heard) in heard {
+                self.hear(sensor_id, heard);
+            }
         }
         written
     }

@@ -64,7 +64,7 @@ pub struct Api {
     pub request_timeout_ms: u64,
     /// A connection that has not sent a request's whole head for so long is closed, an idle one too.
     pub header_timeout_ms: u64,
-    /// Connections at once, those of WebSockets apart: who comes beyond them is let go at once.
+    /// Connections at once, upgraded ones apart: who comes beyond them is let go at once.
     pub max_connections: usize,
     /// Questions in work at once, batches apart: fewer than the pool has connections.
     pub max_concurrent: usize,

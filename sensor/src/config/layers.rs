@@ -179,11 +179,11 @@ impl Layers {
 }
 
 /// Every value below a section, by its key; lists are values.
-pub(super) fn leaves(section: String, table: &Table, found: &mut Vec<(String, String)>) {
+pub(super) fn leaves(section: &str, table: &Table, found: &mut Vec<(String, String)>) {
     for (name, value) in table {
         let key = if section.is_empty() { name.clone() } else { format!("{section}.{name}") };
         match value {
-            Value::Table(table) => leaves(key, table, found),
+            Value::Table(table) => leaves(&key, table, found),
             value => found.push((key, value.to_string())),
         }
     }

@@ -50,7 +50,7 @@ impl Config {
         let config = Self::load(file, overrides)?;
         let table = toml::Table::try_from(&config).map_err(|error| ConfigError::Print(error.to_string()))?;
         let mut settings = Vec::new();
-        layers::leaves(String::new(), &table, &mut settings);
+        layers::leaves("", &table, &mut settings);
         Ok(settings
             .into_iter()
             .map(|(key, value)| {

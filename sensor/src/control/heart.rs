@@ -133,7 +133,7 @@ impl Heart {
         let news = async {
             if report.changed().await.is_err() {
                 // Nobody is left who could have any.
-                std::future::pending().await
+                std::future::pending::<()>().await;
             }
         };
         // A wait that was cut short ends here, and cannot make the sensor beat without a pause.

@@ -222,7 +222,7 @@ impl<S: Source, W: Wakes> Drain<S, W> {
         let updated = self.blocking(move |source| source.update(sampling_interval, &rules, default)).await?;
         if let Some(taken) = taken {
             // Whoever asked may have gone.
-            let _ = taken.send(updated.as_ref().map(|()| ()).map_err(ToString::to_string));
+            let _ = taken.send(updated.as_ref().copied().map_err(ToString::to_string));
         }
         match updated {
             Ok(()) => {
