@@ -4,7 +4,7 @@
 //! Data goes one way: `kernel` (tables, epochs) -> `flow` (connections) -> `spool` (what
 //! waits, on disk) -> `ship` (delivery). The
 //! `pipeline` drives it; `replay` drives the same stages from a capture file. Beside the counts, `observe` reads
-//! what devices say of themselves, and `enrich` gives flows their names.
+//! what devices say of themselves, `device` keeps one record for each, and `enrich` gives flows their names.
 #![deny(unsafe_code)]
 
 pub mod capture;
@@ -12,6 +12,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod detect;
+pub mod device;
 pub mod enrich;
 pub mod flow;
 pub mod health;

@@ -68,6 +68,9 @@ pub struct Batch {
     /// without evidence.
     #[prost(message, repeated, tag = "19")]
     pub detections: Vec<crate::Detection>,
+    /// Devices of which something new was learned, or that were told long ago; part 0 only.
+    #[prost(message, repeated, tag = "22")]
+    pub devices: Vec<crate::Device>,
 }
 
 /// Flows that were counted but not kept.

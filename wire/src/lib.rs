@@ -10,6 +10,7 @@
 mod batch;
 mod codec;
 mod detection;
+mod device;
 pub mod link;
 mod names;
 pub mod settings;
@@ -20,6 +21,7 @@ pub use batch::{
 };
 pub use codec::{CodecError, decode, encode};
 pub use detection::{Detection, Fact, FactValue, Severity};
+pub use device::{Device, DeviceAddress, DeviceFact, DeviceReason, DeviceType};
 pub use names::{NameSource, Place};
 
 /// Version of the batch format that this crate writes.
@@ -70,4 +72,15 @@ pub mod limits {
     pub const MAX_TEXT: usize = 256;
     /// Facts in one detection's evidence.
     pub const MAX_FACTS: usize = 32;
+    /// Devices in one batch; only part 0 has any, and none what stands for a dropped batch: they are told again.
+    pub const MAX_DEVICES: usize = 256;
+    /// What a device is known by.
+    pub const MAX_DEVICE_KEYS: usize = 16;
+    /// Addresses of a device, the last ones that it had.
+    pub const MAX_DEVICE_ADDRESSES: usize = 32;
+    pub const MAX_DEVICE_NAMES: usize = 16;
+    /// Rules that held for a device.
+    pub const MAX_DEVICE_REASONS: usize = 64;
+    /// Bytes of what a device is known by: a DUID has at most 130, written in hexadecimal.
+    pub const MAX_DEVICE_KEY: usize = 288;
 }

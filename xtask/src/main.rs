@@ -18,6 +18,7 @@ mod screen;
 mod setup;
 mod soak;
 mod test;
+mod vendors;
 
 use std::process::ExitCode;
 
@@ -44,6 +45,7 @@ enum Task {
     Demo(demo::Args),
     Audit(audit::Args),
     GenerateCapture(sample::Args),
+    Vendors(vendors::Args),
 }
 
 fn main() -> ExitCode {
@@ -59,6 +61,7 @@ fn main() -> ExitCode {
         Task::Demo(args) => demo::run(&args),
         Task::Audit(args) => audit::run(&args),
         Task::GenerateCapture(args) => sample::run(&args),
+        Task::Vendors(args) => vendors::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

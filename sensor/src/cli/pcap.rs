@@ -20,6 +20,8 @@ const EXAMPLES: &str = "Examples:
       what is a problem in it, with its evidence
   weir-sensor pcap --observations --json traffic.pcap | jq 'select(.type == \"client_hello\") | .sni'
       also what the frames say (DNS, TLS, DHCP, ARP …), and the names of connections
+  weir-sensor pcap --devices traffic.pcap
+      who is on the network: vendor, type with its reasons, names, addresses
   weir-sensor pcap --json --unidirectional *.pcap
       flows as the kernel keys them, each line naming its file
   weir-sensor pcap --json --list bad.txt traffic.pcap | jq 'select(.listed)'
@@ -47,7 +49,10 @@ pub(super) struct Arguments {
     /// With --json: print a line for each packet whose bytes the sensor would read, and what for
     #[arg(long, requires = "json")]
     events: bool,
-    /// Print so many flows and observations of each file, the largest and the first
+    /// Also print who is in the capture: one record for each device
+    #[arg(long)]
+    devices: bool,
+    /// Print so many flows, observations and devices of each file, the largest and the first
     #[arg(long, value_name = "N", default_value_t = 20, conflicts_with = "json")]
     limit: usize,
     /// Mark flows from or to an address of this threat list, one entry a line; may be repeated. With --json
@@ -69,6 +74,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         unidirectional: arguments.unidirectional,
         detect: Detect::default(),
         observations: arguments.observations,
+        devices: arguments.devices,
         events: arguments.events,
         settings: kernel::Settings {
             log_level: kernel::KernelLog::Off,

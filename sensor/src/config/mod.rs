@@ -5,6 +5,7 @@
 //! names its key, what it is, and what is allowed; all of them are told at once.
 
 pub mod detect;
+mod devices;
 mod error;
 pub mod events;
 mod heartbeat;
@@ -19,6 +20,7 @@ mod validate;
 use std::path::Path;
 
 pub use detect::Detect;
+pub use devices::Devices;
 pub use error::{ConfigError, Problem};
 pub use events::Events;
 pub use heartbeat::{Credential, Heartbeat};

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::detect::Detect;
+use super::devices::Devices;
 use super::events::Events;
 use super::heartbeat::{Credential, Heartbeat};
 use super::threats::Threats;
@@ -26,6 +27,7 @@ pub struct Config {
     pub connections: Connections,
     pub events: Events,
     pub detect: Detect,
+    pub devices: Devices,
     pub pins: Pins,
     pub threats: Threats,
     /// Without it the sensor works alone: metrics only.
@@ -258,6 +260,7 @@ impl Default for Config {
             connections: Connections::default(),
             events: Events::default(),
             detect: Detect::default(),
+            devices: Devices::default(),
             pins: Pins::default(),
             threats: Threats::default(),
             control_plane: None,

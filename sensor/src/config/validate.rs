@@ -49,6 +49,7 @@ pub(super) fn problems(config: &Config, problems: &mut Vec<Problem>) {
     check.period("connections.closed_timeout", connections.closed_timeout, ms(100), secs(86_400));
     config.events.problems(&mut check);
     config.detect.problems(&mut check);
+    config.devices.problems(&mut check);
     pins(&config.pins, &mut check);
     super::threats::check(&config.threats, &mut check);
     let databases = config.places.databases.len();

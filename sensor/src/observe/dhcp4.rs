@@ -19,6 +19,8 @@ pub struct Dhcp4 {
     pub transaction: u32,
     /// Of the client; absent where it is no Ethernet.
     pub client: Option<Mac>,
+    /// Of option 61, in hexadecimal: what the server knows the client by, where it sends one.
+    pub client_id: Option<String>,
     pub hostname: Option<String>,
     /// The fully qualified name (option 81).
     pub client_fqdn: Option<String>,
@@ -39,6 +41,8 @@ pub struct Dhcp4 {
 const MAGIC: [u8; 4] = [99, 130, 83, 99];
 /// Options that are read of one field; an option takes at least two octets of a packet.
 const MAX_OPTIONS: usize = 256;
+/// Octets of a client identifier: as of a DUID with its association (RFC 4361).
+const MAX_CLIENT_ID: usize = 135;
 /// Addresses of one option that are kept.
 const MAX_ADDRESSES: usize = 8;
 /// Where the sender's boot file and server name begin, and how long they are: options may overflow into them.
@@ -63,6 +67,7 @@ pub(super) fn read(bytes: &[u8]) -> Option<Dhcp4> {
         reply: operation == 2,
         transaction,
         client: (matches!(hardware, 1 | 6) && hardware_octets == 6).then_some(Mac(address)),
+        client_id: None,
         hostname: None,
         client_fqdn: None,
         vendor_class: None,
@@ -121,6 +126,10 @@ fn option(code: u8, mut value: Cursor<'_>, message: &mut Dhcp4) -> Option<()> {
         // An option longer than 255 octets comes in parts (RFC 3396).
         55 => message.parameters.extend_from_slice(value.rest()),
         60 if message.vendor_class.is_none() => message.vendor_class = Some(string(value)),
+        61 if message.client_id.is_none() => {
+            let bytes = value.rest();
+            message.client_id = Some(text::hexadecimal(&bytes[..bytes.len().min(MAX_CLIENT_ID)]));
+        }
         81 if message.client_fqdn.is_none() => {
             let flags = value.u8()?;
             value.take(2)?;

@@ -10,6 +10,7 @@ use weir_wire::{TcpState, Totals, link};
 use super::lists::ReplayLists;
 use super::unidirectional::Flow;
 use crate::detect::{Detection, Value};
+use crate::device::Device;
 use crate::enrich::names::{Exchange, Outcome};
 use crate::flow::Record;
 use crate::kernel::{Event, Listed};
@@ -145,6 +146,34 @@ struct DetectionLine<'a> {
     last: Time,
     /// Each name with its values.
     evidence: BTreeMap<&'static str, Vec<serde_json::Value>>,
+}
+
+#[derive(Serialize)]
+struct DeviceLine<'a> {
+    r#type: &'static str,
+    file: &'a str,
+    name: Option<&'a str>,
+    vendor: Option<&'a str>,
+    device_type: Option<&'static str>,
+    /// Kind and value.
+    keys: Vec<(&'static str, String)>,
+    addresses: Vec<IpAddr>,
+    /// Who told it, and the name.
+    names: Vec<(&'static str, &'a str)>,
+    reasons: Vec<Reason<'a>>,
+    first: Time,
+    last: Time,
+}
+
+/// Why a device may be of a type.
+#[derive(Serialize)]
+struct Reason<'a> {
+    rule: &'a str,
+    r#type: &'static str,
+    weight: u32,
+    /// Where the rule comes from.
+    source: &'a str,
+    seen: &'a str,
 }
 
 #[derive(Serialize)]
@@ -319,6 +348,36 @@ pub(super) fn detection(out: &mut impl Write, file: &str, detection: &Detection)
             first: Time(detection.first_ns),
             last: Time(detection.last_ns),
             evidence,
+        },
+    )
+}
+
+pub(super) fn device(out: &mut impl Write, file: &str, device: &Device) -> io::Result<()> {
+    let verdict = device.reasons.verdict();
+    line(
+        out,
+        &DeviceLine {
+            r#type: "device",
+            file,
+            name: device.name(),
+            vendor: device.vendor.as_deref(),
+            device_type: verdict.map(|(of, _)| of.word()),
+            keys: device.identifiers.iter().map(|it| (it.value.kind(), it.value.to_string())).collect(),
+            addresses: device.addresses.iter().map(|it| it.value).collect(),
+            names: device.names.iter().map(|it| (it.value.0.word(), it.value.1.as_str())).collect(),
+            reasons: device
+                .reasons
+                .iter()
+                .map(|it| Reason {
+                    rule: &it.rule().word,
+                    r#type: it.rule().r#type.word(),
+                    weight: it.rule().weight,
+                    source: &it.rule().source,
+                    seen: &it.detail,
+                })
+                .collect(),
+            first: Time(device.first_ns),
+            last: Time(device.last_ns),
         },
     )
 }

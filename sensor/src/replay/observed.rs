@@ -1,8 +1,10 @@
-//! `pcap --observations`: what the frames of a capture say, and the names of its connections.
+//! `pcap --observations` and `--devices`: what the frames of a capture say, the names of its connections, and who
+//! is in it.
 
 use std::io::{self, Write};
 
 use crate::capture::{Carried, Frame};
+use crate::device::{Device, Devices};
 use crate::enrich::names::{Exchange, Limits, Names, Outcome};
 use crate::flow::Record;
 use crate::observe::{self, Framing, Observation, Observer};
@@ -14,6 +16,9 @@ use super::{ndjson, table};
 pub(super) struct Observed {
     observer: Observer,
     names: Names,
+    devices: Option<Devices>,
+    /// Each observation is printed, too.
+    print: bool,
     output: Output,
     /// For a table: the first ones.
     kept: Vec<Observation>,
@@ -33,10 +38,12 @@ pub(super) struct DnsFigures {
 }
 
 impl Observed {
-    pub(super) fn new(output: Output) -> Self {
+    pub(super) fn new(output: Output, print: bool, devices: Option<Devices>) -> Self {
         Self {
             observer: Observer::default(),
             names: Names::new(Limits::default()),
+            devices,
+            print,
             output,
             kept: Vec::new(),
             all: 0,
@@ -65,19 +72,23 @@ impl Observed {
         };
         for exchange in self.names.timed_out(captured.time_ns) {
             self.dns.count(&exchange);
-            if self.output == Output::Json {
+            if self.output == Output::Json && self.print {
                 ndjson::unanswered(out, file, &exchange)?;
             }
         }
-        let Self { observer, names, output, kept, all, dns } = self;
+        let Self { observer, names, devices, print, output, kept, all, dns } = self;
         let mut written = Ok(());
         observer.frame(&frame, captured.time_ns, |observation| {
             *all += 1;
+            if let Some(devices) = devices {
+                devices.observe(&observation);
+            }
             let exchange = names.observe(&observation);
             if let Some(exchange) = &exchange {
                 dns.count(exchange);
             }
             match *output {
+                _ if !*print => {}
                 Output::Json if written.is_ok() => {
                     written = ndjson::observation(out, file, &observation, exchange.as_ref());
                 }
@@ -90,16 +101,27 @@ impl Observed {
 
     /// Gives connections their names.
     pub(super) fn describe(&mut self, records: &mut [Record]) {
-        for record in records {
+        for record in records.iter_mut() {
             self.names.describe(record);
         }
+        if let Some(devices) = &mut self.devices {
+            devices.flows(records);
+        }
+    }
+
+    /// Whoever was seen, in the order of their first sighting.
+    pub(super) fn devices(&self) -> Option<Vec<&Device>> {
+        let mut devices: Vec<_> = self.devices.as_ref()?.all().collect();
+        let key = |device: &Device| (device.first_ns, device.identifiers.first().map(|it| it.value.clone()));
+        devices.sort_by_cached_key(|device| key(device));
+        Some(devices)
     }
 
     /// For a table: the first observations, and how DNS did.
     pub(super) fn summary(&self, out: &mut impl Write) -> io::Result<()> {
         match self.output {
-            Output::Json => Ok(()),
-            Output::Table { .. } => table::observations(out, &self.kept, self.all, self.dns),
+            Output::Table { .. } if self.print => table::observations(out, &self.kept, self.all, self.dns),
+            _ => Ok(()),
         }
     }
 }

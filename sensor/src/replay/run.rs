@@ -12,8 +12,9 @@ use super::feed::{Feed, Program};
 use super::observed::Observed;
 use super::{ReplayLists, ndjson, table, unidirectional};
 use crate::capture::{Capture, Frame};
-use crate::config::Detect;
+use crate::config::{self, Detect};
 use crate::detect::{Detection, Engine};
+use crate::device::Devices;
 use crate::flow::{Limits, Merged, Merger};
 use crate::kernel::{self, Drained, Event};
 
@@ -37,11 +38,16 @@ pub struct Options {
     pub observations: bool,
     /// With JSON: a line for each packet whose bytes the sensor would read.
     pub events: bool,
+    /// Also who is in the capture, and the names of connections.
+    pub devices: bool,
     pub settings: kernel::Settings,
     pub lists: ReplayLists,
     /// Detectors look at connections alone.
     pub detect: Detect,
 }
+
+/// Devices of one capture.
+const MAX_DEVICES: usize = 1 << 17;
 
 /// Runs every file; the files that could not be read, or not to their end, have been named on `messages`.
 /// Their number is returned. An error is one of the programs or of the output, not of a file.
@@ -67,7 +73,13 @@ pub fn run<P: Program>(
                 continue;
             }
         };
-        let mut observed = options.observations.then(|| Observed::new(options.output));
+        let mut observed = if options.observations || options.devices {
+            let settings = config::Devices { max: MAX_DEVICES, ..config::Devices::default() };
+            let devices = options.devices.then(|| Devices::new(&settings)).transpose()?;
+            Some(Observed::new(options.output, options.observations, devices))
+        } else {
+            None
+        };
         let (counted, failure) = file::<P>(source, options, |frame, events| {
             for event in events.iter().filter(|_| options.events) {
                 ndjson::event(out, &name, event)?;
@@ -162,6 +174,12 @@ fn print(
         }
     }
     if let Some(observed) = observed {
+        if let Some(devices) = observed.devices() {
+            match options.output {
+                Output::Json => devices.iter().try_for_each(|device| ndjson::device(out, name, device))?,
+                Output::Table { limit } => table::devices(out, &devices, limit)?,
+            }
+        }
         observed.summary(out)?;
     }
     match options.output {

@@ -9,6 +9,7 @@ use super::ndjson::{labels, rfc3339, state};
 use super::observed::DnsFigures;
 use super::unidirectional::Flow;
 use crate::detect::Detection;
+use crate::device::Device;
 use crate::flow::Record;
 use crate::kernel::FlowKey;
 use crate::observe::{Mac, Observation};
@@ -189,6 +190,30 @@ pub(super) fn observations(
         mean_us / 1000,
         mean_us % 1000,
     )
+}
+
+/// Whoever was seen, the first first.
+pub(super) fn devices(out: &mut impl Write, devices: &[&Device], limit: usize) -> io::Result<()> {
+    let shown = &devices[..limit.min(devices.len())];
+    writeln!(out, "  {} of {} devices, by their first sighting", shown.len(), devices.len())?;
+    let rows = shown.iter().map(|device| {
+        let list = |texts: Vec<String>| short(&texts.join(" "));
+        let reasons = device.reasons.iter().map(|it| format!("{}:{}", it.rule().word, it.rule().weight));
+        [
+            list(device.identifiers.iter().map(|it| it.value.to_string()).collect()),
+            device.vendor.clone().unwrap_or_default(),
+            device.reasons.verdict().map_or("", |(of, _)| of.word()).to_owned(),
+            device.name().unwrap_or_default().to_owned(),
+            list(device.addresses.iter().map(|it| it.value.to_string()).collect()),
+            list(reasons.collect()),
+        ]
+    });
+    Table {
+        heading: ["known by", "vendor", "type", "name", "addresses", "because"],
+        right: [false; 6],
+        rows: rows.collect(),
+    }
+    .write(out)
 }
 
 /// As much of a text as a line has room for.

@@ -164,6 +164,7 @@ fn batch(merged: &Merged, generation: Uuid, number: u32, part: &Part, records: &
         names: shared.names.into_values(str::to_owned),
         places: shared.places.into_values(Place::clone),
         detections: Vec::new(),
+        devices: Vec::new(),
     }
 }
 
