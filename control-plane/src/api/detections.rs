@@ -92,7 +92,7 @@ impl From<DetectionsParams> for Filter {
 }
 
 /// An address or a network, as Postgres reads it; bits beyond the prefix are allowed.
-fn network(text: &str) -> Option<String> {
+pub(super) fn network(text: &str) -> Option<String> {
     let (address, prefix) =
         text.split_once('/').map_or((text, None), |(address, prefix)| (address, Some(prefix)));
     let address: IpAddr = address.parse().ok()?;

@@ -18,6 +18,7 @@ mod configuration;
 mod credentials;
 mod cursor;
 mod detections;
+mod devices;
 mod docs;
 mod domains;
 mod enrollments;
@@ -41,6 +42,7 @@ mod refusal;
 mod render;
 mod request;
 mod routes;
+mod search;
 mod sensors;
 mod sessions;
 mod shapes;
@@ -107,6 +109,7 @@ pub struct AppState {
 /// All routes, each with what it asks of its caller.
 fn routes(state: Option<&AppState>) -> Routes {
     let flows = Access::Role(Role::Viewer, Scope::Flows);
+    let change_devices = Access::Role(Role::Operator, Scope::Flows);
     let sensors = Access::Role(Role::Viewer, Scope::Sensors);
     let change_sensors = Access::Role(Role::Operator, Scope::Sensors);
     let detections = Access::Role(Role::Viewer, Scope::Detections);
@@ -200,6 +203,11 @@ fn routes(state: Option<&AppState>) -> Routes {
         .add(judge_detections, routes!(detections::acknowledge))
         .add(judge_detections, routes!(detections::dismiss))
         .add(judge_detections, routes!(detections::reopen))
+        .add(Access::AnyScope, routes!(search::search))
+        .add(flows, routes!(devices::list))
+        .add(flows, routes!(devices::get))
+        .add(change_devices, routes!(devices::change))
+        .add(change_devices, routes!(devices::merge))
         .add(Access::Sensor, routes!(ingest::ingest))
         .add(documentation, routes!(docs::openapi_json))
         .add(documentation, routes!(docs::page))

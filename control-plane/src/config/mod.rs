@@ -156,6 +156,8 @@ pub struct Retention {
     pub events_max: u64,
     /// Detections that were seen no more for so long.
     pub detections_days: u32,
+    /// Devices that were not seen for so long, and of which no operator said anything, are forgotten.
+    pub devices_days: u32,
     /// Time between two runs of each job of upkeep.
     pub interval_s: u64,
 }
@@ -270,6 +272,7 @@ impl Default for Retention {
             events_days: 7,
             events_max: 5_000_000,
             detections_days: 180,
+            devices_days: 365,
             interval_s: 60,
         }
     }
@@ -337,6 +340,7 @@ impl Config {
         within("retention.interval_s", retention.interval_s, 1, 86_400);
         within("retention.events_days", u64::from(retention.events_days), 1, 3_660);
         within("retention.detections_days", u64::from(retention.detections_days), 1, 36_600);
+        within("retention.devices_days", u64::from(retention.devices_days), 1, 36_600);
         within("retention.events_max", retention.events_max, 1_000, 1_000_000_000);
 
         let mut at_least = |key: &str, value: u32, other_key: &str, other: u32| {

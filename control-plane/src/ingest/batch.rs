@@ -5,6 +5,7 @@ use weir_wire::{Flow, Totals};
 
 use super::context::Context;
 use super::detection::Detection;
+use super::device::Device;
 use super::loss::{Dropped, Reason};
 use super::placement::Placement;
 
@@ -35,6 +36,8 @@ pub struct Batch {
     pub spool: Option<Spool>,
     /// In the order of their kinds and subjects; none but in part 0.
     pub detections: Vec<Detection>,
+    /// None but in part 0.
+    pub devices: Vec<Device>,
     /// By how much the sensor's clock was set; 0 but in part 0.
     pub clock_step_ns: i64,
     /// Where the batch is stored.
@@ -85,6 +88,7 @@ impl Batch {
     /// problem so long ago is none that anybody could act on.
     pub fn expire(&mut self) {
         self.detections.clear();
+        self.devices.clear();
         if self.dropped.is_some() {
             return;
         }

@@ -151,7 +151,8 @@ pub fn is_word(word: &str) -> bool {
         && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
 }
 
-fn address(bytes: &[u8]) -> Option<IpAddr> {
+/// 4 or 16 bytes as an address.
+pub(super) fn address(bytes: &[u8]) -> Option<IpAddr> {
     let four = || Some(IpAddr::V4(Ipv4Addr::from(<[u8; 4]>::try_from(bytes).ok()?)));
     let sixteen = || Some(IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?)));
     four().or_else(sixteen)

@@ -259,6 +259,7 @@ mod tests {
             dropped: None,
             spool: None,
             detections: Vec::new(),
+            devices: Vec::new(),
             clock_step_ns: 0,
             placement: crate::ingest::Placement { start_ns: 0, shift_ns: 0 },
         }

@@ -11,6 +11,7 @@ use weir_wire::{Direction, EndReason, Flow, TcpState, Totals, limits, link};
 use super::batch::{Batch, Point, Spool};
 use super::context::{self, Context};
 use super::detection;
+use super::device;
 use super::loss;
 use super::placement::Placement;
 
@@ -82,6 +83,7 @@ pub fn check(batch: weir_wire::Batch) -> Result<Batch, Invalid> {
         octets = octets.saturating_add(flow.octets).saturating_add(flow.reverse_octets);
     }
     let detections = detection::check(batch.detections, batch.part, length_ns)?;
+    let devices = device::check(batch.devices, batch.part, length_ns)?;
     let crossing_packets = count("crossing_packets", batch.crossing_packets)?;
     let crossing_octets = count("crossing_octets", batch.crossing_octets)?;
     if let Some(dropped) = dropped {
@@ -113,6 +115,7 @@ pub fn check(batch: weir_wire::Batch) -> Result<Batch, Invalid> {
         dropped,
         spool: batch.spool.as_ref().map(check_spool).transpose()?,
         detections,
+        devices,
         clock_step_ns: if batch.part == 0 { batch.clock_step_ns } else { 0 },
         placement: Placement { start_ns: batch.window_start_ns, shift_ns: 0 },
     })

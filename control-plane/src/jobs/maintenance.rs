@@ -11,7 +11,7 @@ use crate::store::compaction;
 use crate::store::dictionary;
 use crate::store::maintenance;
 use crate::store::partitions::{self, Known, Parent, Partition};
-use crate::store::{Pool, StoreError, detections, erasure, events, sensors};
+use crate::store::{Pool, StoreError, detections, devices, erasure, events, sensors};
 use crate::telemetry::Metrics;
 
 /// Partitions made ahead, so that midnight meets one that is there even if this job is late.
@@ -48,6 +48,7 @@ impl Maintenance {
             self.job("detection-retention", hour, |this, run| async move {
                 this.forget_detections(run.now).await
             }),
+            self.job("device-retention", hour, |this, run| async move { this.forget_devices(run.now).await }),
             self.job("erasure", hour, |this, _| async move { this.erase().await }),
             self.job("rollups", quarter, |this, run| async move { this.compact(&run).await }),
             self.job("index-summaries", quarter, |this, run| async move { this.summarize(run.now).await }),
@@ -139,6 +140,15 @@ impl Maintenance {
         let deleted = detections::delete_before(&self.pool, before).await?;
         if deleted > 0 {
             tracing::info!(detections = deleted, "detections deleted: past their retention");
+        }
+        Ok(())
+    }
+
+    async fn forget_devices(&self, now: Timestamp) -> Result<(), StoreError> {
+        let before = days_before(now, self.retention.devices_days);
+        let deleted = devices::delete_before(&self.pool, before).await?;
+        if deleted > 0 {
+            tracing::info!(devices = deleted, "devices deleted: past their retention");
         }
         Ok(())
     }

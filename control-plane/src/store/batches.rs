@@ -1,7 +1,7 @@
 //! The transaction that stores a batch: all of it, once, or nothing.
 //!
 //! In this order: the sensor's lock, the batch's key (a repeat ends here), its observation points, its rows,
-//! the kernel's totals, the rollups, the detections, the sensor's status, the events. Rows that several
+//! the kernel's totals, the rollups, the detections, the devices, the sensor's status, the events. Rows that several
 //! batches write are locked last and in key order, so locks are short and cannot form a circle.
 
 use std::future::Future;
@@ -14,7 +14,7 @@ use tokio_postgres::types::ToSql;
 
 use super::events::{self, NewEvent, Topic};
 use super::partitions::{Parent, Partition};
-use super::{Class, Isolation, Lease, Pool, StoreError, copy, detections, locks, rollups};
+use super::{Class, Isolation, Lease, Pool, StoreError, copy, detections, devices, locks, rollups};
 use crate::ingest::rollup::Row;
 use crate::ingest::{Batch, Reason};
 use jiff::Timestamp;
@@ -91,8 +91,9 @@ async fn steps(
     insert_totals(lease, sensor_id, &point_ids, batch).await?;
     rollups::add(lease, sensor_id, batch.window_start_us(), &rollup.await?).await?;
     let opened = detections::add(lease, sensor_id, batch).await?;
+    let devices = devices::add(lease, sensor_id, batch).await?;
     update_status(lease, sensor_id, batch, clock).await?;
-    for event in &opened {
+    for event in opened.iter().chain(&devices) {
         events::append_quietly(lease, event).await?;
     }
     events::append_quietly(lease, &event(sensor_id, batch)).await?;

@@ -5,7 +5,7 @@
 //! a transaction of its own and may be repeated: a round that is cut short goes on in the next one.
 
 use super::partitions::{Parent, Partition, present};
-use super::{Class, Isolation, Pool, StoreError};
+use super::{Class, Isolation, Pool, StoreError, devices};
 
 /// Rows of the ledger deleted in one transaction: short locks, little to repeat.
 const CHUNK: i64 = 20_000;
@@ -48,6 +48,7 @@ pub async fn erase(pool: &Pool, sensor_id: i32) -> Result<Receipt, StoreError> {
     let detections = "DELETE FROM detection WHERE ctid = ANY (ARRAY(
                           SELECT ctid FROM detection WHERE sensor_id = $1 LIMIT $2))";
     erase_chunks(pool, sensor_id, detections, "erased_detections").await?;
+    devices::forget_sensor(pool, sensor_id).await?;
     // Those without a cursor first: they may get one meanwhile, and are found with it.
     let pending = "DELETE FROM event_pending WHERE ctid = ANY (ARRAY(
                        SELECT ctid FROM event_pending WHERE sensor_id = $1 LIMIT $2))";

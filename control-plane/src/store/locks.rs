@@ -19,6 +19,10 @@ pub(super) const SENSOR: i32 = 0x7765_6972;
 /// With a sensor's id: of whoever appends an event of that sensor, until its commit.
 pub(super) const EVENTS: i32 = 0x7765_6973;
 
+/// With the hash of a site: of whoever says which device a key leads to, until the transaction ends. Taken after the
+/// rows of a batch and before the status of its sensor.
+pub(super) const DEVICES: i32 = 0x7765_6974;
+
 /// Takes a lock of a class beside others, until the transaction ends.
 pub(super) const SHARED: &str = "SELECT pg_advisory_xact_lock_shared($1, $2)";
 /// Takes a lock of a class alone, until the transaction ends.

@@ -46,6 +46,8 @@ pub const MIGRATIONS: &[Migration] = &[
     migration!(80, "0080", "detections"),
     migration!(90, "0090", "names"),
     migration!(91, "0091", "rollups_by_name"),
+    migration!(110, "0110", "devices"),
+    migration!(111, "0111", "search"),
     migration!(120, "0120", "sensor_presence"),
     migration!(121, "0121", "sensor_configuration"),
 ];

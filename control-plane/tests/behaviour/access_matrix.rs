@@ -129,6 +129,11 @@ const TABLE: &[Row] = &[
     ("post /api/v1/detections/{detection}/acknowledge", OPERATORS),
     ("post /api/v1/detections/{detection}/dismiss", OPERATORS),
     ("post /api/v1/detections/{detection}/reopen", OPERATORS),
+    ("get /api/v1/search", FLOWS),
+    ("get /api/v1/devices", FLOWS),
+    ("get /api/v1/devices/{device}", FLOWS),
+    ("patch /api/v1/devices/{device}", OPERATORS),
+    ("post /api/v1/devices/{device}/merge", OPERATORS),
     ("post /api/v1/ingest", SENSORS_ONLY),
     ("get /api/openapi.json", READ),
     ("get /api/docs", READ),
@@ -162,6 +167,7 @@ fn concrete(path: &str) -> String {
         .replace("{credential}", "77")
         .replace("{enrollment}", "77")
         .replace("{detection}", "77")
+        .replace("{device}", "77")
         .replace("{rule}", "77")
         .replace("{silence}", "77")
         .replace("{receiver}", "77")

@@ -87,6 +87,11 @@ impl Book {
         Self { capacity, ..Self::default() }
     }
 
+    pub fn clear(&mut self) {
+        let Self { capacity, next, forgotten, joined, .. } = *self;
+        *self = Self { capacity, next, forgotten, joined, ..Self::default() };
+    }
+
     pub fn len(&self) -> usize {
         self.devices.len()
     }

@@ -12,6 +12,7 @@
 mod book;
 mod identity;
 mod kinds;
+mod shared;
 mod sighting;
 #[cfg(test)]
 mod tests;
@@ -24,6 +25,7 @@ use weir_wire::TcpState;
 pub use book::{Device, Timed};
 pub use identity::{Identifier, Worth};
 pub use kinds::{Evidence, Reasons, Signal, Type};
+pub use shared::SharedDevices;
 pub use sighting::NameSource;
 pub use vendor::{Vendors, VendorsError};
 
@@ -112,6 +114,11 @@ impl Devices {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Forgets all but what was counted.
+    pub fn clear(&mut self) {
+        self.book.clear();
     }
 
     /// Devices that were forgotten for want of room, ever.

@@ -102,7 +102,7 @@ impl<O: Outbox> Merge<O> {
             }
             steps.enricher.enrich(&mut merged.records);
             let detections = detect(&mut steps.engine, &merged, &metrics);
-            let packed = pack(&merged, &detections, generation, standing).unwrap_or_else(|error| {
+            let packed = pack(&merged, &detections, &[], generation, standing).unwrap_or_else(|error| {
                 // No limit that this crate knows of lets this happen; were it to, going on is the lesser loss.
                 let records = merged.records.len();
                 tracing::error!(%error, epoch = merged.epoch, records, "an epoch cannot be packed and is lost");

@@ -12,8 +12,10 @@ use weir_wire::{Batch, Fact, FactValue, Flow, LinkStack, NameSource, Place, Poin
 
 use super::dictionary::Dictionary;
 use crate::detect::{Detection, Value};
+use crate::device::Device;
 use crate::flow::{Context, Merged, Part, Record};
 
+mod device;
 #[cfg(test)]
 mod tests;
 
@@ -43,10 +45,11 @@ pub enum PackError {
 }
 
 /// Encodes the parts of an epoch. `detections` are what it adds to those that are open; they travel in the
-/// first part. `spool` is how the spool stood when it was drained.
+/// first part, and `devices` with them. `spool` is how the spool stood when it was drained.
 pub fn pack(
     merged: &Merged,
     detections: &[Detection],
+    devices: &[Device],
     generation: Uuid,
     spool: Option<weir_wire::Spool>,
 ) -> Result<Vec<Packed>, PackError> {
@@ -61,6 +64,7 @@ pub fn pack(
             batch.spool = spool;
             batch.clock_step_ns = merged.figures.clock_step_ns;
             batch.detections = detections.iter().map(|it| detection(it, merged.window_start_ns)).collect();
+            batch.devices = devices.iter().map(|it| device::device(it, merged.window_start_ns)).collect();
         }
         packed.push(Packed::new(batch).map_err(|source| PackError::Encode {
             epoch: merged.epoch,
@@ -82,7 +86,8 @@ impl Packed {
     #[must_use]
     pub fn of(mut batch: Batch, body: Bytes) -> Self {
         let flows = std::mem::take(&mut batch.flows);
-        (batch.links, batch.names, batch.places) = Default::default();
+        // Devices are told again.
+        (batch.links, batch.names, batch.places, batch.devices) = Default::default();
         // What is a problem outlives the flows, within a bound: tombstones are many.
         batch.detections.truncate(limits::MAX_KEPT_DETECTIONS);
         for detection in &mut batch.detections {

@@ -90,7 +90,7 @@ fn unpack(packed: &[Packed]) -> Vec<Batch> {
 
 #[test]
 fn an_idle_epoch_ships_its_ledger() {
-    let packed = pack(&merged(Vec::new()), &[], Uuid::from_u128(5), None).expect("it packs");
+    let packed = pack(&merged(Vec::new()), &[], &[], Uuid::from_u128(5), None).expect("it packs");
     let batches = unpack(&packed);
     let [batch] = &batches[..] else { panic!("one part") };
     assert_eq!((batch.epoch, batch.part, batch.parts, batch.flows.len()), (9, 0, 1, 0));
@@ -114,7 +114,7 @@ fn the_worst_detections_outlive_their_flows_without_evidence() {
     };
     let found: Vec<_> = (0..20).map(found).collect();
     let whole = merged((0..=PART_RECORDS as u32).map(record).collect());
-    let packed = pack(&whole, &found, Uuid::nil(), None).expect("it packs");
+    let packed = pack(&whole, &found, &[], Uuid::nil(), None).expect("it packs");
     let batches = unpack(&packed);
     assert_eq!(batches.iter().map(|batch| batch.detections.len()).collect::<Vec<_>>(), [20, 0]);
     let first = &batches[0].detections[0];
@@ -131,7 +131,7 @@ fn the_worst_detections_outlive_their_flows_without_evidence() {
 fn parts_hold_all_records_and_the_ledger_once() {
     let count = 2 * PART_RECORDS as u32 + 1;
     let whole = merged((0..count).map(record).collect());
-    let packed = pack(&whole, &[], Uuid::nil(), None).expect("it packs");
+    let packed = pack(&whole, &[], &[], Uuid::nil(), None).expect("it packs");
     let batches = unpack(&packed);
     assert_eq!(batches.iter().map(|batch| batch.flows.len()).collect::<Vec<_>>(), [25_000, 25_000, 1]);
     let keys: Vec<_> = batches.iter().map(|batch| (batch.part, batch.parts)).collect();
@@ -222,7 +222,7 @@ fn records_of_the_largest_size_stay_within_the_limits() {
         }
     };
     let whole = merged((0..PART_RECORDS).map(|_| large()).collect());
-    let packed = pack(&whole, &[], Uuid::nil(), None).expect("it packs");
+    let packed = pack(&whole, &[], &[], Uuid::nil(), None).expect("it packs");
     let [part] = &packed[..] else { panic!("one part") };
     assert!(part.body.len() < limits::MAX_COMPRESSED, "{} bytes", part.body.len());
     assert_eq!(unpack(&packed)[0].flows.len(), PART_RECORDS);

@@ -1,0 +1,1 @@
+DROP INDEX detection_by_trigram;
