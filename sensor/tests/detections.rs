@@ -15,6 +15,8 @@ const EXPECTED: &[(&str, &str, &str)] = &[
     ("ndpi-synscan", "port_scan", "172.16.0.8"),
     // An FTP session, login and all, of which other frames were fuzzed.
     ("ndpi-fuzz-2006-06", "cleartext", "192.168.1.2 > 147.234.1.253:21"),
+    // Two networks in one file: three days after the first DHCPv6 server another one answers.
+    ("tcpdump-dhcpv4v6", "rogue_dhcp", "fe80::40d3:61ff:fe62:3810"),
     // 6,000 ICMPv6 packets a second to one address, behind chains of extension headers.
     ("suri-denial6-5", "icmp_flood", "2001:db8:1::1"),
 ];

@@ -50,13 +50,11 @@ pub fn run(args: &Args) -> Result<()> {
     if organisations.len() < LEAST {
         bail!("{} has {} organisations; that is no registry", folder.display(), organisations.len());
     }
-    let text: String = organisations
-        .iter()
-        .map(|(name, prefixes)| {
-            let prefixes: Vec<&str> = prefixes.iter().map(String::as_str).collect();
-            format!("{name}\t{}\n", prefixes.join(" "))
-        })
-        .collect();
+    let mut text = String::new();
+    for (name, prefixes) in &organisations {
+        let prefixes: Vec<&str> = prefixes.iter().map(String::as_str).collect();
+        text.push_str(&[name, "\t", &prefixes.join(" "), "\n"].concat());
+    }
     let plain = cargo::target().join("vendors.txt");
     fs::write(&plain, text).with_context(|| format!("write {}", plain.display()))?;
     let packed = cargo::workspace().join("sensor/data/vendors.zst");

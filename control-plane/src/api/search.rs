@@ -21,9 +21,10 @@ const MOST: usize = 128;
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct SearchParams {
-    /// Part of a name, a vendor, an owner, a key, a domain or a subject, in any case; or an address, or a network
+    /// Part of a name, a vendor, an owner, a key, a domain or a subject, in any case; or an address, or a network;
+    /// without it nothing is found
     #[param(example = "printer", min_length = 3, max_length = 128, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]+$")]
-    pub q: String,
+    pub q: Option<String>,
     /// Only these: `device`, `address`, `domain`, `detection`, split by commas
     #[param(value_type = Option<String>, example = "device,domain",
         pattern = "^(device|address|domain|detection)(,(device|address|domain|detection))*$")]
@@ -43,7 +44,7 @@ impl FromParams for SearchParams {
             text.split(',').map(|word| Kind::ALL.into_iter().find(|kind| kind.name() == word)).collect()
         });
         let limit = params.number("limit", 1..=100).map(|limit| limit as u16);
-        Self { q: q.unwrap_or_default(), kinds, limit }
+        Self { q, kinds, limit }
     }
 }
 
@@ -88,9 +89,7 @@ pub async fn search(
     caller: Caller,
     Query { value: SearchParams { q, kinds, limit }, .. }: Query<SearchParams>,
 ) -> Result<Json<SearchResult>, ApiError> {
-    if q.is_empty() {
-        return Err(ApiError::parameter("q", "is not given"));
-    }
+    let Some(q) = q else { return Ok(Json(SearchResult { items: Vec::new() })) };
     let topics = stream::access::topics(&caller.principal);
     let may = |kind: &Kind| match kind {
         Kind::Detection => topics.contains(&Topic::Detections),

@@ -67,9 +67,9 @@ async fn i8_going_back_must_be_meant_and_unknown_versions_are_refused() {
     assert!(matches!(refused(1, false).await, Err(MigrationError::WouldRollBack { to: 1, .. })));
     assert!(matches!(refused(latest() + 1, false).await, Err(MigrationError::NoSuchVersion(_))));
     assert!(matches!(refused(-1, true).await, Err(MigrationError::NoSuchVersion(-1))));
-    shared().sql(&name, "INSERT INTO weir_migration VALUES (99, 'later', '')").expect("written");
-    assert!(matches!(refused(latest(), false).await, Err(MigrationError::TooNew(99))));
-    shared().sql(&name, "DELETE FROM weir_migration WHERE version = 99; UPDATE weir_migration SET checksum = 'x' WHERE version = 2").expect("written");
+    shared().sql(&name, "INSERT INTO weir_migration VALUES (9999, 'later', '')").expect("written");
+    assert!(matches!(refused(latest(), false).await, Err(MigrationError::TooNew(9999))));
+    shared().sql(&name, "DELETE FROM weir_migration WHERE version = 9999; UPDATE weir_migration SET checksum = 'x' WHERE version = 2").expect("written");
     assert!(matches!(refused(latest(), false).await, Err(MigrationError::Changed(2))));
     assert_eq!(version(&pool).await.expect("a version"), latest(), "nothing was changed");
 }

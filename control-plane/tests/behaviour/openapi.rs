@@ -57,6 +57,8 @@ fn a1_every_route_is_in_the_document() {
         "get /api/v1/auth/me",
         "get /api/v1/detections",
         "get /api/v1/detections/{detection}",
+        "get /api/v1/devices",
+        "get /api/v1/devices/{device}",
         "get /api/v1/domains",
         "get /api/v1/enrollments",
         "get /api/v1/events",
@@ -68,6 +70,7 @@ fn a1_every_route_is_in_the_document() {
         "get /api/v1/flows/top",
         "get /api/v1/jobs",
         "get /api/v1/jobs/{job}/runs",
+        "get /api/v1/search",
         "get /api/v1/sensor-groups/{group}/configuration",
         "get /api/v1/sensor-groups/{group}/configuration/versions",
         "get /api/v1/sensors",
@@ -87,6 +90,7 @@ fn a1_every_route_is_in_the_document() {
         "patch /api/v1/alerts/receivers/{receiver}",
         "patch /api/v1/alerts/rules/{rule}",
         "patch /api/v1/alerts/silences/{silence}",
+        "patch /api/v1/devices/{device}",
         "patch /api/v1/sensors/{id}",
         "patch /api/v1/users/{user}",
         "post /api/v1/alerts/receivers",
@@ -100,6 +104,7 @@ fn a1_every_route_is_in_the_document() {
         "post /api/v1/detections/{detection}/acknowledge",
         "post /api/v1/detections/{detection}/dismiss",
         "post /api/v1/detections/{detection}/reopen",
+        "post /api/v1/devices/{device}/merge",
         "post /api/v1/enroll",
         "post /api/v1/enrollments",
         "post /api/v1/ingest",
@@ -167,6 +172,12 @@ async fn a1_the_examples_of_the_document_are_accepted_one_by_one() {
     let token = plane.sensor("edge-1").await;
     let mut batch = batch(1, 0, recent_minute_ns(), mixed_flows());
     batch.detections = vec![detection("port_scan", "10.0.0.66", weir_wire::Severity::High, 20)];
+    let key = weir_wire::DeviceFact {
+        source: "mac".to_owned(),
+        value: "b0:c5:54:01:02:03".to_owned(),
+        ..Default::default()
+    };
+    batch.devices = vec![weir_wire::Device { keys: vec![key], ..Default::default() }];
     plane.store(&token, &batch).await;
     plane.user("ann", weir_control_plane::auth::Role::Admin).await;
     let rule = serde_json::json!({"name": "absent", "condition": {"kind": "absence", "window_s": 60}});
@@ -181,6 +192,7 @@ async fn a1_the_examples_of_the_document_are_accepted_one_by_one() {
             .replace("{group}", "edge")
             .replace("{user}", "ann")
             .replace("{detection}", "1")
+            .replace("{device}", "1")
             .replace("{job}", "partitions")
             .replace("{rule}", &rule);
         assert_eq!(plane.get(&path).await.status(), 200, "{path}");
@@ -233,7 +245,9 @@ fn a1_the_worked_examples_name_what_there_is() {
     for url in text.split("$WEIR/").skip(1) {
         let url = url.split(['"', ' ', '\n', '`']).next().expect("a URL");
         let (path, query) = url.split_once('?').unwrap_or((url, ""));
-        let path = format!("/{path}").replace("/sensors/edge-1", "/sensors/{id}");
+        let path = format!("/{path}")
+            .replace("/sensors/edge-1", "/sensors/{id}")
+            .replace("/devices/7", "/devices/{device}");
         let mut here = operations.iter().filter(|(_, known, _)| *known == path).peekable();
         assert!(here.peek().is_some(), "{path}");
         let known: Vec<&str> = here

@@ -50,6 +50,10 @@ pub struct Detect {
     pub beaconing: Beaconing,
     pub exfiltration: Exfiltration,
     pub cleartext: Cleartext,
+    pub bindings: Bindings,
+    pub rogue_dhcp: Servers,
+    pub rogue_ra: Servers,
+    pub new_device: NewDevice,
 }
 
 section! {
@@ -146,6 +150,34 @@ section! {
     }
 }
 
+section! {
+    /// One address that two devices say to have: ARP spoofing, and conflicts.
+    Bindings {
+        window: Period = Period(Duration::from_mins(5)),
+        /// Changes of who has it within `window`.
+        changes: u64 = 3,
+    }
+}
+
+section! {
+    /// DHCP servers, and routers, that were not there before.
+    Servers {
+        /// Whoever is heard so long after the first belongs here.
+        learn: Period = Period(Duration::from_mins(10)),
+        /// Those that belong here, and no others: nothing is learned then.
+        known: Vec<Cidr> = Vec::new(),
+    }
+}
+
+section! {
+    /// Network cards that were not there before.
+    NewDevice {
+        learn: Period = Period(Duration::from_hours(1)),
+        /// Told in an hour.
+        most: usize = 50,
+    }
+}
+
 impl Default for Detect {
     fn default() -> Self {
         Self {
@@ -161,6 +193,10 @@ impl Default for Detect {
             beaconing: Beaconing::default(),
             exfiltration: Exfiltration::default(),
             cleartext: Cleartext::default(),
+            bindings: Bindings::default(),
+            rogue_dhcp: Servers::default(),
+            rogue_ra: Servers::default(),
+            new_device: NewDevice::default(),
         }
     }
 }
@@ -182,6 +218,10 @@ impl Detect {
             ("beaconing.max_interval", self.beaconing.max_interval),
             ("exfiltration.window", self.exfiltration.window),
             ("quiet", self.quiet),
+            ("bindings.window", self.bindings.window),
+            ("rogue_dhcp.learn", self.rogue_dhcp.learn),
+            ("rogue_ra.learn", self.rogue_ra.learn),
+            ("new_device.learn", self.new_device.learn),
         ] {
             check.period(&format!("detect.{key}"), window, secs(1), DAY);
         }
@@ -202,6 +242,8 @@ impl Detect {
             ("exfiltration.learn_windows", u64::from(self.exfiltration.learn_windows), 1_000),
             ("exfiltration.deviations", u64::from(self.exfiltration.deviations), 1_000),
             ("exfiltration.factor", u64::from(self.exfiltration.factor), 1_000_000),
+            ("bindings.changes", self.bindings.changes, 1_000),
+            ("new_device.most", self.new_device.most as u64, 1_000),
         ] {
             check.that((1..=most).contains(&value), format!("detect.{key}"), || {
                 format!("is {value}; 1 to {most} are allowed")
@@ -217,6 +259,12 @@ impl Detect {
             ("beaconing.allow", &self.beaconing.allow),
             ("exfiltration.allow", &self.exfiltration.allow),
             ("cleartext.allow", &self.cleartext.allow),
+            ("bindings.allow", &self.bindings.allow),
+            ("rogue_dhcp.allow", &self.rogue_dhcp.allow),
+            ("rogue_dhcp.known", &self.rogue_dhcp.known),
+            ("rogue_ra.allow", &self.rogue_ra.allow),
+            ("rogue_ra.known", &self.rogue_ra.known),
+            ("new_device.allow", &self.new_device.allow),
         ] {
             // Each is compared with both addresses of every record.
             check.that(list.len() <= 256, format!("detect.{key}"), || {

@@ -7,6 +7,7 @@ pub use weir_wire::Severity;
 
 use super::memory::Told;
 use crate::kernel::FlowKey;
+use crate::observe::Mac;
 
 /// Values under one name in an evidence.
 const MAX_VALUES: usize = 8;
@@ -25,10 +26,15 @@ pub enum Kind {
     Exfiltration,
     Cleartext,
     ListedAddress,
+    ArpSpoof,
+    AddressConflict,
+    RogueDhcp,
+    RogueRa,
+    NewDevice,
 }
 
 impl Kind {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 14] = [
         Self::PortScan,
         Self::SynFlood,
         Self::UdpFlood,
@@ -38,6 +44,11 @@ impl Kind {
         Self::Exfiltration,
         Self::Cleartext,
         Self::ListedAddress,
+        Self::ArpSpoof,
+        Self::AddressConflict,
+        Self::RogueDhcp,
+        Self::RogueRa,
+        Self::NewDevice,
     ];
 
     /// The word for it, in metrics, tables and JSON.
@@ -53,13 +64,23 @@ impl Kind {
             Self::Exfiltration => "exfiltration",
             Self::Cleartext => "cleartext",
             Self::ListedAddress => "listed_address",
+            Self::ArpSpoof => "arp_spoof",
+            Self::AddressConflict => "address_conflict",
+            Self::RogueDhcp => "rogue_dhcp",
+            Self::RogueRa => "rogue_ra",
+            Self::NewDevice => "new_device",
         }
     }
 
     /// What it is found in.
     #[must_use]
     pub fn source(self) -> &'static str {
-        "flows"
+        match self {
+            Self::ArpSpoof | Self::AddressConflict | Self::RogueDhcp | Self::RogueRa | Self::NewDevice => {
+                "link"
+            }
+            _ => "flows",
+        }
     }
 
     /// MITRE ATT&CK technique.
@@ -73,6 +94,10 @@ impl Kind {
             Self::Beaconing | Self::ListedAddress => "T1071",
             Self::Exfiltration => "T1048",
             Self::Cleartext => "T1040",
+            Self::ArpSpoof => "T1557.002",
+            Self::RogueDhcp => "T1557.003",
+            Self::AddressConflict | Self::RogueRa => "T1557",
+            Self::NewDevice => "T1200",
         }
     }
 }
@@ -81,6 +106,8 @@ impl Kind {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Subject {
     Address(IpAddr),
+    /// A network card.
+    Card(Mac),
     /// A client of a service.
     Use {
         client: IpAddr,
@@ -96,11 +123,12 @@ impl Subject {
         Self::Use { client: key.src, server: key.dst, port: key.dst_port }
     }
 
-    /// The address to look for.
+    /// The address to look for, where there is one.
     #[must_use]
-    pub fn address(&self) -> IpAddr {
+    pub fn address(&self) -> Option<IpAddr> {
         match self {
-            Self::Address(address) | Self::Use { client: address, .. } => *address,
+            Self::Address(address) | Self::Use { client: address, .. } => Some(*address),
+            Self::Card(_) => None,
         }
     }
 }
@@ -109,6 +137,7 @@ impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Address(address) => address.fmt(f),
+            Self::Card(mac) => mac.fmt(f),
             Self::Use { client, server: IpAddr::V6(server), port } => {
                 write!(f, "{client} > [{server}]:{port}")
             }
@@ -146,6 +175,12 @@ impl From<usize> for Value {
 impl From<IpAddr> for Value {
     fn from(address: IpAddr) -> Self {
         Self::Address(address)
+    }
+}
+
+impl From<String> for Value {
+    fn from(text: String) -> Self {
+        Self::Text(text)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Detections: which of the traffic is a problem, and why.
 //!
 //! Called by the merge task with every merged epoch, and by `replay` with every file. An [`Engine`] owns the
-//! detectors, one module each, and what is open. Every module's head says its method and where that comes
+//! detectors of flows, one module each, and what is open; those of what packets say are a [`Watch`]'s. Every module's head says its method and where that comes
 //! from; its parameters are in [`crate::config::detect`]. What must stay true:
 //!
 //! - *Time is the flows' own*, never the wall clock: a capture is judged as the traffic was.
@@ -12,6 +12,7 @@
 
 mod attempts;
 mod beaconing;
+mod bindings;
 mod brute_force;
 mod cleartext;
 mod detection;
@@ -20,12 +21,15 @@ mod flood;
 mod listed;
 mod memory;
 mod networks;
+mod new_device;
 mod open;
 mod port_scan;
 mod retune;
+mod servers;
 mod syn_flood;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -33,6 +37,7 @@ use std::sync::Arc;
 
 pub use attempts::Attempt;
 pub use detection::{Detection, Evidence, Kind, Severity, Subject, Value};
+pub use watch::Watch;
 
 use crate::config::Detect;
 use crate::flow::{Merged, Record};
@@ -148,6 +153,13 @@ impl Engine {
             detector.tell(&view, &mut found);
         }
         self.open.extend(found, merged.window_end_ns);
+    }
+
+    /// Takes in what a [`Watch`] has found, before [`Self::take`].
+    pub fn tell_of(&mut self, found: Vec<Detection>, now_ns: i64) {
+        if !found.is_empty() {
+            self.open.extend(found, now_ns);
+        }
     }
 
     /// What is there to tell, the worst first; at most so many, the rest with the next epoch.

@@ -37,6 +37,10 @@ fn same(kind: Kind, old: &Detect, new: &Detect) -> bool {
         Kind::Beaconing => old.beaconing == new.beaconing,
         Kind::Exfiltration => old.exfiltration == new.exfiltration,
         Kind::Cleartext => old.cleartext == new.cleartext,
+        Kind::ArpSpoof | Kind::AddressConflict => old.bindings == new.bindings,
+        Kind::RogueDhcp => old.rogue_dhcp == new.rogue_dhcp,
+        Kind::RogueRa => old.rogue_ra == new.rogue_ra,
+        Kind::NewDevice => old.new_device == new.new_device,
         // It has none.
         Kind::ListedAddress => true,
     }

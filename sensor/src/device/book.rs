@@ -88,8 +88,8 @@ impl Book {
     }
 
     pub fn clear(&mut self) {
-        let Self { capacity, next, forgotten, joined, .. } = *self;
-        *self = Self { capacity, next, forgotten, joined, ..Self::default() };
+        let Self { next, capacity, forgotten, joined, .. } = *self;
+        *self = Self { next, capacity, forgotten, joined, ..Self::default() };
     }
 
     pub fn len(&self) -> usize {

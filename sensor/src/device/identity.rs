@@ -16,9 +16,9 @@ const MAX_VALUE: usize = 256;
 pub enum Identifier {
     /// A link address.
     Mac(Mac),
-    /// DHCP unique identifier (RFC 8415, 11), in hexadecimal; also from DHCPv4 (RFC 4361).
+    /// DHCP unique identifier (RFC 8415, 11), in hexadecimal; also from `DHCPv4` (RFC 4361).
     Duid(String),
-    /// DHCPv4 client identifier that is neither a DUID nor a link address.
+    /// `DHCPv4` client identifier that is neither a DUID nor a link address.
     ClientId(String),
     /// UPnP's unique device name.
     Uuid(String),
@@ -38,7 +38,7 @@ pub enum Worth {
 }
 
 impl Identifier {
-    /// Of DHCPv4's option 61, in hexadecimal. None where it says what the link address says already.
+    /// Of `DHCPv4`'s option 61, in hexadecimal. None where it says what the link address says already.
     #[must_use]
     pub fn of_client_id(hexadecimal: &str) -> Option<Self> {
         match hexadecimal.get(..2)? {
@@ -218,7 +218,7 @@ mod tests {
         assert_eq!(client("00"), None);
         let duid = Identifier::of_duid("00020000ab11aabbccdd");
         assert!(duid.is_some());
-        assert_eq!(client("ff00000001").is_none(), true);
+        assert_eq!(client("ff00000001"), None);
         assert_eq!(client("ff0000000100020000ab11aabbccdd"), duid, "as for IPv6 (RFC 4361)");
         assert_eq!(client("0066756e6e79"), Some(Identifier::ClientId("0066756e6e79".into())));
     }

@@ -291,12 +291,13 @@ fn multicast_dns<'a>(message: &'a Dns, origin: &Origin, tell: &mut impl FnMut(Si
                 (Rdata::Ptr(target), Some("_dns-sd._udp")) => {
                     signals.extend(service_of(target).map(|it| (Signal::MdnsService, it.into())));
                 }
-                (Rdata::Srv { .. }, Some(service)) => signals.push((Signal::MdnsService, service.into())),
                 (Rdata::Txt(texts), Some(service)) => {
                     signals.push((Signal::MdnsService, service.into()));
                     identifiers.extend(texts.iter().filter_map(|text| Identifier::of_service(service, text)));
                 }
-                (Rdata::Ptr(_), Some(service)) => signals.push((Signal::MdnsService, service.into())),
+                (Rdata::Srv { .. } | Rdata::Ptr(_), Some(service)) => {
+                    signals.push((Signal::MdnsService, service.into()));
+                }
                 _ => {}
             }
         }

@@ -103,7 +103,9 @@ fn with_client_id(client: Mac, client_id: &str) -> Dhcp4 {
 /// How many devices these observations make, in this order.
 fn count(observations: &[Observation]) -> usize {
     let mut devices = devices(1_000);
-    observations.iter().for_each(|observation| devices.observe(observation));
+    for observation in observations {
+        devices.observe(observation);
+    }
     devices.len()
 }
 

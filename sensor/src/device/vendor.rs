@@ -140,7 +140,7 @@ mod tests {
         assert_eq!(vendors.of(Mac([0xb0, 0xc5, 0x54, 0, 0, 0])), Some("Acme, \\u{1b}Inc"));
         assert_eq!(vendors.of(Mac([0, 0, 0x0c, 0, 0, 0])), None);
         std::fs::write(&path, "a,b,c\n1,2,3\n").expect("it writes");
-        let error = Vendors::load(&[path.clone()]).expect_err("no registry");
+        let error = Vendors::load(std::slice::from_ref(&path)).expect_err("no registry");
         assert!(error.to_string().contains("oui.csv"), "{error}");
         assert!(Vendors::load(&[folder.path().join("none.csv")]).is_err());
     }

@@ -4,6 +4,7 @@
 use std::io::{self, Write};
 
 use crate::capture::{Carried, Frame};
+use crate::detect::{Detection, Watch};
 use crate::device::{Device, Devices};
 use crate::enrich::names::{Exchange, Limits, Names, Outcome};
 use crate::flow::Record;
@@ -17,6 +18,7 @@ pub(super) struct Observed {
     observer: Observer,
     names: Names,
     devices: Option<Devices>,
+    watch: Watch,
     /// Each observation is printed, too.
     print: bool,
     output: Output,
@@ -38,11 +40,12 @@ pub(super) struct DnsFigures {
 }
 
 impl Observed {
-    pub(super) fn new(output: Output, print: bool, devices: Option<Devices>) -> Self {
+    pub(super) fn new(output: Output, print: bool, devices: Option<Devices>, watch: Watch) -> Self {
         Self {
             observer: Observer::default(),
             names: Names::new(Limits::default()),
             devices,
+            watch,
             print,
             output,
             kept: Vec::new(),
@@ -76,10 +79,11 @@ impl Observed {
                 ndjson::unanswered(out, file, &exchange)?;
             }
         }
-        let Self { observer, names, devices, print, output, kept, all, dns } = self;
+        let Self { observer, names, devices, watch, print, output, kept, all, dns } = self;
         let mut written = Ok(());
         observer.frame(&frame, captured.time_ns, |observation| {
             *all += 1;
+            watch.observe(&observation);
             if let Some(devices) = devices {
                 devices.observe(&observation);
             }
@@ -107,6 +111,11 @@ impl Observed {
         if let Some(devices) = &mut self.devices {
             devices.flows(records);
         }
+    }
+
+    /// What is a problem in what the frames said.
+    pub(super) fn detections(&mut self) -> Vec<Detection> {
+        self.watch.take()
     }
 
     /// Whoever was seen, in the order of their first sighting.

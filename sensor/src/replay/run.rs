@@ -13,7 +13,7 @@ use super::observed::Observed;
 use super::{ReplayLists, ndjson, table, unidirectional};
 use crate::capture::{Capture, Frame};
 use crate::config::{self, Detect};
-use crate::detect::{Detection, Engine};
+use crate::detect::{Detection, Engine, Watch};
 use crate::device::Devices;
 use crate::flow::{Limits, Merged, Merger};
 use crate::kernel::{self, Drained, Event};
@@ -73,10 +73,10 @@ pub fn run<P: Program>(
                 continue;
             }
         };
-        let mut observed = if options.observations || options.devices {
+        let mut observed = if options.observations || options.devices || !options.unidirectional {
             let settings = config::Devices { max: MAX_DEVICES, ..config::Devices::default() };
             let devices = options.devices.then(|| Devices::new(&settings)).transpose()?;
-            Some(Observed::new(options.output, options.observations, devices))
+            Some(Observed::new(options.output, options.observations, devices, Watch::new(&options.detect)))
         } else {
             None
         };
@@ -155,10 +155,13 @@ fn print(
             Limits { connections: usize::MAX, idle_timeout: Duration::MAX, closed_timeout: Duration::MAX };
         let mut merged = Merger::new(limits).merge(drained);
         merged.records.sort_by_key(|record| record.first_ns);
-        if let Some(observed) = &mut observed {
+        if let Some(observed) = &mut observed
+            && (options.observations || options.devices)
+        {
             observed.describe(&mut merged.records);
         }
-        let detections = detect(&merged, options);
+        let found = observed.as_mut().map(Observed::detections).unwrap_or_default();
+        let detections = detect(&merged, found, options);
         let records = merged.records;
         match options.output {
             Output::Json => {
@@ -189,10 +192,11 @@ fn print(
 }
 
 /// What there is to say of a whole capture.
-fn detect(merged: &Merged, options: &Options) -> Vec<Detection> {
+fn detect(merged: &Merged, found: Vec<Detection>, options: &Options) -> Vec<Detection> {
     let mut engine = Engine::new(&options.detect).with_lists(&options.detect, options.lists.names());
     engine.observe(merged);
     engine.end(merged);
+    engine.tell_of(found, merged.window_end_ns);
     engine.take(usize::MAX)
 }
 

@@ -55,7 +55,7 @@ pub async fn summarize(lease: &mut Lease<'_>, ids: &[i64]) -> Result<(), StoreEr
                      WHERE fact.device_id = told.device_id AND kind = 'reason'
                      ORDER BY source, last_seen DESC, value
                  ) AS rule
-                 GROUP BY value HAVING sum(weight) >= $2 ORDER BY score DESC, value LIMIT 1
+                 GROUP BY value HAVING sum(weight) >= $2::integer ORDER BY score DESC, value LIMIT 1
              ) AS typed ON true
              WHERE device.device_id = told.device_id AND seen.first IS NOT NULL",
         )

@@ -186,7 +186,7 @@ fn detection(detection: &Detection, window_start_ns: i64) -> weir_wire::Detectio
         kind: detection.kind.word().to_owned(),
         severity: detection.severity.into(),
         subject: detection.subject.to_string(),
-        address: bytes_of(detection.subject.address()),
+        address: detection.subject.address().map_or_else(Vec::new, bytes_of),
         first_ns: detection.first_ns.saturating_sub(window_start_ns),
         last_ns: detection.last_ns.saturating_sub(window_start_ns),
         count: detection.count,
