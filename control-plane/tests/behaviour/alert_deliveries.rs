@@ -412,7 +412,7 @@ async fn a_receiver_that_is_corrected_gets_what_waited() {
     let (right, right_url) = Hook::start().await;
     wrong.answer(&[500; 5]);
     let id = receiver(&plane, "on-call", json!({"kind": "webhook", "url": wrong_url})).await;
-    rule(&plane, &[id.clone()]).await;
+    rule(&plane, std::slice::from_ref(&id)).await;
     for _ in 0..5 {
         again(&plane).await;
     }
