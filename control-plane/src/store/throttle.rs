@@ -68,13 +68,14 @@ pub enum Attempt {
     },
 }
 
-/// The wait doubles from a second to a quarter of an hour; who stays away for an hour begins anew.
+/// The wait doubles from a second to a quarter of an hour; who stays away for an hour begins anew. Without a
+/// wait the row is blocked until the epoch, not until now: another attempt may have begun a moment before.
 const COUNT: &str = "INSERT INTO login_throttle AS t (kind, bucket, failures, last_at, blocked_until)
-     VALUES ($1, $2, 1, now(), now())
+     VALUES ($1, $2, 1, now(), to_timestamp(0))
      ON CONFLICT (kind, bucket) DO UPDATE SET
          failures = CASE WHEN t.last_at < now() - interval '1 hour' THEN 1 ELSE least(t.failures, 1000000) + 1 END,
          last_at = now(),
-         blocked_until = CASE WHEN t.last_at < now() - interval '1 hour' OR t.failures + 1 < $3 THEN now()
+         blocked_until = CASE WHEN t.last_at < now() - interval '1 hour' OR t.failures + 1 < $3 THEN to_timestamp(0)
              ELSE now() + make_interval(secs => least(900, power(2, least(t.failures + 1 - $3, 10)))) END
      WHERE t.blocked_until <= now()
      RETURNING failures";
@@ -122,7 +123,7 @@ pub async fn succeeded(pool: &Pool, keys: &Keys) -> Result<(), StoreError> {
 /// After a success: the account begins anew, the address has one failure less. In the caller's
 /// transaction, in the order of [`attempt`].
 pub(super) async fn forgive(lease: &Lease<'_>, keys: &Keys) -> Result<(), StoreError> {
-    let address = "UPDATE login_throttle SET failures = greatest(failures - 1, 0), blocked_until = now()
+    let address = "UPDATE login_throttle SET failures = greatest(failures - 1, 0), blocked_until = to_timestamp(0)
                    WHERE kind = $1 AND bucket = $2";
     lease.client().execute(address, &[&keys.address.kind, &keys.address.bucket]).await?;
     let account = "DELETE FROM login_throttle WHERE kind = $1 AND bucket = $2";
