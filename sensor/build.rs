@@ -13,7 +13,7 @@ use std::{
 
 /// What goes into the object, beside the sources.
 const TARGET: &str = "bpfel-unknown-none";
-const OBJECTS: [&str; 2] = ["weir-kernel", "weir-kernel-bench"];
+const OBJECTS: [&str; 3] = ["weir-kernel", "weir-kernel-sockets", "weir-kernel-bench"];
 
 fn main() -> Result<(), String> {
     let manifest = required("CARGO_MANIFEST_DIR")?;

@@ -8,6 +8,8 @@
 //! [`expression`] is the language in which operators choose flows. [`api`] speaks HTTP and knows no SQL,
 //! [`store`] speaks SQL and knows no HTTP; [`ingest`] is the write path between them, [`stream`] tells what
 //! happened to whoever follows it. [`listener`] takes the connections; [`server`] puts the parts together.
+// A flow's example in the document has more fields than the macro's default depth takes.
+#![recursion_limit = "256"]
 #![forbid(unsafe_code)]
 
 pub mod alerts;

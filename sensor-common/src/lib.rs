@@ -17,6 +17,7 @@ pub mod link;
 pub mod listed;
 pub mod pins;
 mod slot;
+pub mod socket;
 
 pub use counters::{Control, Counters, HalfControl, PointEntry, Region, Wakeup, wake};
 pub use event::{EventHeader, EventState};
@@ -24,6 +25,7 @@ pub use filter::FilterRule;
 pub use link::LinkStack;
 pub use listed::{Guard, ListCounts, Mark};
 pub use slot::{Count, Flags, Key, Slot4, Slot6, TICKS, fragment};
+pub use socket::{Join, Owner, SentTuple};
 
 /// Version of the layout of every shared type; stored beside tables that outlive the sensor.
 pub const LAYOUT_VERSION: u32 = 1;

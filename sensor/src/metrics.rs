@@ -257,6 +257,15 @@ metrics! {
     /// Settings that the control plane pushed, by what became of them: applied, refused
     pushed: counters["result"] = "pushed_settings_total";
 
+    /// 1 while the programs that tell processes of sockets are attached; 0: /proc alone is read
+    process_programs: gauge = "process_programs";
+    /// Flows of local sockets whose process is remembered
+    process_flows: gauge = "process_flows";
+    /// Sockets that the programs told of, each once for every peer
+    process_joins: counter = "process_joins_total";
+    /// Sockets that they could not tell of: the ring was full
+    process_joins_lost: counter = "process_joins_lost_total";
+
     /// Entries of a threat list: prefixes and domains
     list_entries: gauges["list"] = "list_entries";
     /// Lines of a threat list that could not be read

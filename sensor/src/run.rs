@@ -18,7 +18,7 @@ use weir_wire::Direction;
 use crate::config::Config;
 use crate::control::{Heart, Pushed, Renewal, Report};
 use crate::detect::Engine;
-use crate::enrich::{Daily, Enricher, Places, SharedNames};
+use crate::enrich::{Daily, Enricher, Places, Processes, SharedNames};
 use crate::flow::{Limits, Merger};
 use crate::health::{self, Health};
 use crate::kernel::{Attachment, Datapath, Opened};
@@ -91,8 +91,13 @@ pub async fn run(config: Config, reload: Reload) -> anyhow::Result<()> {
     let drain = Drain::new(source, wakes, pace, epochs, proof, Arc::clone(&metrics), pulse);
     let drain = tokio::spawn(drain.run());
 
+    let processes = config.processes.enabled.then(|| Processes::new(config.processes, Arc::clone(&metrics)));
+    if let Some(processes) = &processes {
+        tokio::spawn(processes.clone().keep(stopping.clone()));
+    }
     let tuning = steering::tuning(&config);
-    let steps = steps(&config, tuning.limits, (names, catch_up), &metrics);
+    let mut steps = steps(&config, tuning.limits, (names, catch_up), &metrics);
+    steps.enricher = steps.enricher.with_processes(processes);
     let (retune, tuning) = watch::channel(Arc::new(tuning));
     let mut steering = Steering::new(config.clone(), reload, (steer, retune), (book, on_trial), &metrics);
     let (offer, mut offers) = mpsc::channel(1);

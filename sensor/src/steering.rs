@@ -266,6 +266,7 @@ fn changed(old: &Config, new: &Config) -> String {
         ("credential", old.credential != new.credential),
         ("spool", old.spool != new.spool),
         ("shipping", old.shipping != new.shipping),
+        ("processes", old.processes != new.processes),
         ("metrics", old.metrics != new.metrics),
         ("log", old.log != new.log),
     ];

@@ -82,9 +82,9 @@ fn every_thread_keeps_three_capabilities_and_works_on() {
 
 /// The child: takes over, drains, attaches, detaches, with what it kept.
 fn sensor() {
-    drop_privileges().expect("privileges are dropped");
+    drop_privileges(false).expect("privileges are dropped");
     let work = thread::spawn(|| {
-        let again = drop_privileges().expect_err("this is a second thread").to_string();
+        let again = drop_privileges(false).expect_err("this is a second thread").to_string();
         assert!(again.contains("other threads"), "{again}");
         let mut datapath =
             Datapath::open(&settings(), Some(&pinning())).expect("it opens without privileges").datapath;

@@ -27,6 +27,11 @@ impl Mount {
         Self::new(label, "bpf", None)
     }
 
+    /// The control groups of version 2, where a launched program sees them.
+    pub fn cgroup2(label: &str) -> Result<Self> {
+        Self::new(label, "cgroup2", None)
+    }
+
     /// A disk of so many bytes, in memory.
     pub fn tmpfs(label: &str, bytes: u64) -> Result<Self> {
         Self::new(label, "tmpfs", Some(&format!("size={bytes}")))

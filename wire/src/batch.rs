@@ -3,6 +3,7 @@
 use prost::{Enumeration, Message};
 
 use crate::names::{NameSource, Place};
+use crate::process::Process;
 
 /// A part of one drained epoch of one sensor.
 #[derive(Clone, PartialEq, Message)]
@@ -71,6 +72,9 @@ pub struct Batch {
     /// Devices of which something new was learned, or that were told long ago; part 0 only.
     #[prost(message, repeated, tag = "22")]
     pub devices: Vec<crate::Device>,
+    /// Processes of this part's flows; each at most once.
+    #[prost(message, repeated, tag = "26")]
+    pub processes: Vec<Process>,
 }
 
 /// Flows that were counted but not kept.
@@ -321,6 +325,12 @@ pub struct Flow {
     pub src_place: u32,
     #[prost(uint32, tag = "31")]
     pub dst_place: u32,
+    /// Whose the initiator's socket is, where it is on the sensor's host: index into [`Batch::processes`] plus
+    /// one; 0 is not known.
+    #[prost(uint32, tag = "32")]
+    pub src_process: u32,
+    #[prost(uint32, tag = "33")]
+    pub dst_process: u32,
 }
 
 /// Where a TCP connection stands at the end of the epoch.

@@ -13,6 +13,7 @@ mod detection;
 mod device;
 pub mod link;
 mod names;
+mod process;
 pub mod settings;
 pub mod text;
 
@@ -23,6 +24,7 @@ pub use codec::{CodecError, decode, encode};
 pub use detection::{Detection, Fact, FactValue, Severity};
 pub use device::{Device, DeviceAddress, DeviceFact, DeviceReason, DeviceType};
 pub use names::{NameSource, Place};
+pub use process::Process;
 
 /// Version of the batch format that this crate writes.
 pub const VERSION: u32 = 1;
@@ -61,6 +63,16 @@ pub mod limits {
     pub const MAX_PLACES: usize = 4_096;
     /// Bytes of the name of an organisation.
     pub const MAX_ORGANISATION: usize = 128;
+    /// Distinct processes in one batch.
+    pub const MAX_PROCESSES: usize = 4_096;
+    /// Bytes of a task's name: 15 octets, each of which may have to be written out.
+    pub const MAX_PROCESS_NAME: usize = 96;
+    /// Bytes of the path of an executable.
+    pub const MAX_EXECUTABLE: usize = 512;
+    /// Bytes of a container's id or name.
+    pub const MAX_CONTAINER: usize = 64;
+    /// Bytes of the name of a unit.
+    pub const MAX_UNIT: usize = 255;
     /// Detections in one batch; only part 0 has any.
     pub const MAX_DETECTIONS: usize = 256;
     /// Detections in what stands for a dropped batch, without their evidence: tens of thousands of those may

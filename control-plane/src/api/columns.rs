@@ -73,6 +73,14 @@ const COLUMNS: &[(&str, &str, Value)] = &[
     ("dst_asn", "", OptionalInt64(|flow| flow.dst_place.asn)),
     ("src_organisation", "", OptionalText(|flow| flow.src_place.organisation.clone())),
     ("dst_organisation", "", OptionalText(|flow| flow.dst_place.organisation.clone())),
+    ("src_process", "", OptionalText(|flow| flow.src_process.known(|process| &process.name))),
+    ("src_executable", "", OptionalText(|flow| flow.src_process.known(|process| &process.executable))),
+    ("src_container", "", OptionalText(|flow| flow.src_process.known(|process| &process.container))),
+    ("src_unit", "", OptionalText(|flow| flow.src_process.known(|process| &process.unit))),
+    ("dst_process", "", OptionalText(|flow| flow.dst_process.known(|process| &process.name))),
+    ("dst_executable", "", OptionalText(|flow| flow.dst_process.known(|process| &process.executable))),
+    ("dst_container", "", OptionalText(|flow| flow.dst_process.known(|process| &process.container))),
+    ("dst_unit", "", OptionalText(|flow| flow.dst_process.known(|process| &process.unit))),
 ];
 
 fn crossed(point: &Point) -> String {

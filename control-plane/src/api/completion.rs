@@ -103,6 +103,10 @@ pub async fn complete(
         let names = match field {
             Field::Sensor => Names::Sensors,
             Field::Name | Field::Sni => Names::Domains,
+            Field::Process | Field::SrcProcess | Field::DstProcess => Names::Processes,
+            Field::Executable => Names::Executables,
+            Field::Container => Names::Containers,
+            Field::Unit => Names::Units,
             _ => Names::Interfaces,
         };
         let names = names::beginning_with(&state.pool, names, &completion.prefix, MAX_NAMES).await?;

@@ -8,7 +8,7 @@ pub struct Table {
     begun: bool,
 }
 
-const COLUMNS: [&str; 37] = [
+const COLUMNS: [&str; 45] = [
     "sensor",
     "sensor_id",
     "window_start",
@@ -46,6 +46,14 @@ const COLUMNS: [&str; 37] = [
     "dst_asn",
     "src_organisation",
     "dst_organisation",
+    "src_process",
+    "src_executable",
+    "src_container",
+    "src_unit",
+    "dst_process",
+    "dst_executable",
+    "dst_container",
+    "dst_unit",
 ];
 
 impl Table {
@@ -103,6 +111,14 @@ fn fields(flow: &Flow) -> [String; COLUMNS.len()] {
         number(flow.dst_asn),
         text(flow.src_organisation.as_ref()),
         text(flow.dst_organisation.as_ref()),
+        text(flow.src_process.as_ref().map(|process| &process.name)),
+        text(flow.src_process.as_ref().and_then(|process| process.executable.as_ref())),
+        text(flow.src_process.as_ref().and_then(|process| process.container.as_ref())),
+        text(flow.src_process.as_ref().and_then(|process| process.unit.as_ref())),
+        text(flow.dst_process.as_ref().map(|process| &process.name)),
+        text(flow.dst_process.as_ref().and_then(|process| process.executable.as_ref())),
+        text(flow.dst_process.as_ref().and_then(|process| process.container.as_ref())),
+        text(flow.dst_process.as_ref().and_then(|process| process.unit.as_ref())),
     ]
 }
 

@@ -127,6 +127,18 @@ fields! {
     SrcAsn = "src_asn", ASN;
     /// Autonomous system of the responder's address
     DstAsn = "dst_asn", ASN;
+    /// Process of either side, where it is on the sensor's host
+    Process = "process", Kind::Name;
+    /// Initiator's process
+    SrcProcess = "src_process", Kind::Name;
+    /// Responder's process
+    DstProcess = "dst_process", Kind::Name;
+    /// Path of the file that either side's process runs
+    Executable = "executable", Kind::Name;
+    /// Container of either side's process
+    Container = "container", Kind::Name;
+    /// Service manager's unit of either side's process
+    Unit = "unit", Kind::Name;
 }
 
 const DIRECTIONS: &[(&str, i16)] =

@@ -7,6 +7,7 @@ use weir_wire::text::is_hostile;
 use weir_wire::{Flow, NameSource, Place, limits};
 
 use super::validate::Invalid;
+use crate::store::processes::Process;
 
 /// Names and places that flows of a batch refer to.
 #[derive(Debug, Default)]
@@ -14,14 +15,22 @@ pub struct Context {
     /// By the index that flows hold (less one); an empty one is no name.
     pub names: Vec<String>,
     pub places: Vec<Place>,
+    /// By the index that flows hold (less one); one without a name is none.
+    pub processes: Vec<Process>,
 }
 
 impl Context {
     /// Cleans what there is; too many of them are refused, as no sensor sends them.
-    pub(super) fn check(names: &[String], places: Vec<Place>) -> Result<Self, Invalid> {
-        for (field, length, most) in
-            [("names", names.len(), limits::MAX_NAMES), ("places", places.len(), limits::MAX_PLACES)]
-        {
+    pub(super) fn check(
+        names: &[String],
+        places: Vec<Place>,
+        processes: &[weir_wire::Process],
+    ) -> Result<Self, Invalid> {
+        for (field, length, most) in [
+            ("names", names.len(), limits::MAX_NAMES),
+            ("places", places.len(), limits::MAX_PLACES),
+            ("processes", processes.len(), limits::MAX_PROCESSES),
+        ] {
             if length > most {
                 return Err(Invalid {
                     field: field.to_owned(),
@@ -31,7 +40,8 @@ impl Context {
         }
         let names = names.iter().map(|name| clean(name, limits::MAX_NAME).to_lowercase()).collect();
         let places = places.into_iter().map(cleaned).collect();
-        Ok(Self { names, places })
+        let processes = processes.iter().map(process).collect();
+        Ok(Self { names, places, processes })
     }
 
     /// The name that a flow holds.
@@ -50,17 +60,29 @@ impl Context {
 }
 
 /// Refuses numbers that stand for nothing.
-pub(super) fn check_flow(flow: &Flow, names: usize, places: usize) -> Result<(), (&'static str, String)> {
+pub(super) fn check_flow(flow: &Flow, context: &Context) -> Result<(), (&'static str, String)> {
+    let Context { names, places, processes } = context;
     for (field, number, most) in [
-        ("name", flow.name, names),
-        ("src_place", flow.src_place, places),
-        ("dst_place", flow.dst_place, places),
+        ("name", flow.name, names.len()),
+        ("src_place", flow.src_place, places.len()),
+        ("dst_place", flow.dst_place, places.len()),
+        ("src_process", flow.src_process, processes.len()),
+        ("dst_process", flow.dst_process, processes.len()),
     ] {
         if number as usize > most {
             return Err((field, format!("{number} is more than {most}")));
         }
     }
     Ok(())
+}
+
+fn process(process: &weir_wire::Process) -> Process {
+    Process {
+        name: clean(&process.name, limits::MAX_PROCESS_NAME),
+        executable: clean(&process.executable, limits::MAX_EXECUTABLE),
+        container: clean(&process.container, limits::MAX_CONTAINER),
+        unit: clean(&process.unit, limits::MAX_UNIT),
+    }
 }
 
 fn cleaned(place: Place) -> Place {
@@ -92,7 +114,7 @@ mod tests {
     fn i6_names_are_cleaned_and_bounded() {
         let long = "é".repeat(200);
         let names = ["WWW.Example.ORG", "a\x1b[31m\0b", "x\u{202e}y", &long, ""].map(str::to_owned).to_vec();
-        let context = Context::check(&names, Vec::new()).expect("few names");
+        let context = Context::check(&names, Vec::new(), &[]).expect("few names");
         assert_eq!(context.names[..3], ["www.example.org", "a\u{fffd}[31m\u{fffd}b", "x\u{fffd}y"]);
         assert_eq!(context.names[3].len(), 254, "cut between characters");
         assert_eq!(context.name(&Flow { name: 5, ..Flow::default() }), None, "an empty name is none");
@@ -103,7 +125,7 @@ mod tests {
     fn i6_a_country_is_a_code_or_nothing() {
         let place =
             |country: &str| Place { country: country.to_owned(), asn: 1, organisation: "O\n".to_owned() };
-        let context = Context::check(&[], ["NL", "nl", "N\0", "NLD"].map(place).to_vec()).expect("few");
+        let context = Context::check(&[], ["NL", "nl", "N\0", "NLD"].map(place).to_vec(), &[]).expect("few");
         let countries: Vec<&str> = context.places.iter().map(|place| place.country.as_str()).collect();
         assert_eq!(countries, ["NL", "", "", ""]);
         assert_eq!(context.places[0].organisation, "O\u{fffd}");

@@ -190,17 +190,17 @@ impl Ingest {
         if batch.flows.is_empty() {
             wanted.clear();
         }
-        let domain_ids: Arc<[i32]> = self.dictionary.resolve(&self.pool, &batch.context).await?.into();
+        let numbers = Arc::new(self.dictionary.resolve(&self.pool, &batch.context).await?);
         for attempt in 0.. {
             partitions::ensure(&self.pool, &self.known, &wanted).await?;
             let rollup = {
                 let (batch, keys) = (Arc::clone(batch), self.settings.rollup_keys);
-                let domain_ids = Arc::clone(&domain_ids);
-                tokio::task::spawn_blocking(move || rollup::of_batch(&batch, &domain_ids, keys))
+                let numbers = Arc::clone(&numbers);
+                tokio::task::spawn_blocking(move || rollup::of_batch(&batch, &numbers.domains, keys))
             };
             let rollup =
                 async { rollup.await.map_err(|_| StoreError::Unavailable("a rollup failed".to_owned())) };
-            match batches::store(&self.pool, sensor_id, batch, clock, &domain_ids, rollup).await {
+            match batches::store(&self.pool, sensor_id, batch, clock, &numbers, rollup).await {
                 Err(StoreError::MissingPartition(_)) if attempt == 0 => self.known.forget(),
                 result => return result,
             }

@@ -64,7 +64,7 @@ pub fn check(batch: weir_wire::Batch) -> Result<Batch, Invalid> {
     };
     let (points, index_of) = check_points(batch.points, batch.part)?;
     let links = check_links(&batch.links)?;
-    let context = Context::check(&batch.names, batch.places)?;
+    let context = Context::check(&batch.names, batch.places, &batch.processes)?;
     let mut flows = batch.flows;
     if flows.len() > limits::MAX_RECORDS {
         return invalid("flows", format!("{} records, more than {}", flows.len(), limits::MAX_RECORDS));
@@ -77,7 +77,7 @@ pub fn check(batch: weir_wire::Batch) -> Result<Batch, Invalid> {
     let (mut packets, mut octets) = (0_u64, 0_u64);
     for (index, flow) in flows.iter_mut().enumerate() {
         check_flow(flow, length_ns, links.len(), &index_of)
-            .and_then(|()| context::check_flow(flow, context.names.len(), context.places.len()))
+            .and_then(|()| context::check_flow(flow, &context))
             .map_err(|(field, message)| Invalid { field: format!("flows[{index}].{field}"), message })?;
         packets = packets.saturating_add(flow.packets).saturating_add(flow.reverse_packets);
         octets = octets.saturating_add(flow.octets).saturating_add(flow.reverse_octets);

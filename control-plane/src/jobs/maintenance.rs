@@ -11,7 +11,7 @@ use crate::store::compaction;
 use crate::store::dictionary;
 use crate::store::maintenance;
 use crate::store::partitions::{self, Known, Parent, Partition};
-use crate::store::{Pool, StoreError, detections, devices, erasure, events, sensors};
+use crate::store::{Pool, StoreError, detections, devices, erasure, events, processes, sensors};
 use crate::telemetry::Metrics;
 
 /// Partitions made ahead, so that midnight meets one that is there even if this job is late.
@@ -123,14 +123,18 @@ impl Maintenance {
         Ok(())
     }
 
-    /// Domains that no flow and no rollup can refer to any more: the last batch that used one came two days
-    /// before the last window that is kept, and a window lies at most a day ahead.
+    /// Domains and processes that no flow and no rollup can refer to any more: the last batch that used one came two
+    /// days before the last window that is kept, and a window lies at most a day ahead.
     async fn forget_domains(&self, now: Timestamp) -> Result<(), StoreError> {
         let Retention { flows_days, rollup_1m_days, rollup_1h_days, .. } = self.retention;
         let end = days_before(now, flows_days.max(rollup_1m_days).max(rollup_1h_days) + 2);
         let deleted = dictionary::forget_before(&self.pool, end).await?;
         if deleted > 0 {
             tracing::info!(rows = deleted, "domains deleted: no flow refers to them");
+        }
+        let deleted = processes::forget_before(&self.pool, end).await?;
+        if deleted > 0 {
+            tracing::info!(rows = deleted, "processes deleted: no flow refers to them");
         }
         Ok(())
     }

@@ -12,6 +12,7 @@ use futures_util::SinkExt as _;
 use serde_json::json;
 use tokio_postgres::types::ToSql;
 
+use super::dictionary::Numbers;
 use super::events::{self, NewEvent, Topic};
 use super::partitions::{Parent, Partition};
 use super::{Class, Isolation, Lease, Pool, StoreError, copy, detections, devices, locks, rollups};
@@ -56,18 +57,19 @@ pub fn partitions(batch: &Batch) -> Result<[Partition; 3], StoreError> {
     Ok(Parent::ALL.map(|parent| Partition::holding(parent, start)))
 }
 
-/// Stores the batch. `domain_ids` are of its names, in their order; `rollup` may still be in the making when the rows begin to flow.
+/// Stores the batch. `numbers` are of its names and processes; `rollup` may still be in the making when the rows
+/// begin to flow.
 pub async fn store(
     pool: &Pool,
     sensor_id: i32,
     batch: &Batch,
     clock: Clock,
-    domain_ids: &[i32],
+    numbers: &Numbers,
     rollup: impl Future<Output = Result<Vec<Row>, StoreError>>,
 ) -> Result<Stored, StoreError> {
     let work = async {
         let mut lease = pool.begin(Class::Ingest, Isolation::ReadCommitted, "ingest").await?;
-        let result = steps(&mut lease, sensor_id, batch, clock, domain_ids, rollup).await;
+        let result = steps(&mut lease, sensor_id, batch, clock, numbers, rollup).await;
         lease.finish(result).await
     };
     pool.within(Class::Ingest, work).await
@@ -78,7 +80,7 @@ async fn steps(
     sensor_id: i32,
     batch: &Batch,
     clock: Clock,
-    domain_ids: &[i32],
+    numbers: &Numbers,
     rollup: impl Future<Output = Result<Vec<Row>, StoreError>>,
 ) -> Result<Stored, StoreError> {
     let batch_id = match insert_key(lease, sensor_id, batch, clock).await? {
@@ -86,7 +88,7 @@ async fn steps(
         Err(stored) => return Ok(stored),
     };
     let point_ids = resolve_points(lease, sensor_id, batch).await?;
-    let common = copy::Common { sensor_id, batch_id, point_ids: &point_ids, domain_ids };
+    let common = copy::Common { sensor_id, batch_id, point_ids: &point_ids, numbers };
     copy_flows(lease, &common, batch).await?;
     insert_totals(lease, sensor_id, &point_ids, batch).await?;
     rollups::add(lease, sensor_id, batch.window_start_us(), &rollup.await?).await?;

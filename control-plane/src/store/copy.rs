@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use bytes::{BufMut, BytesMut};
 use weir_wire::Flow;
 
+use super::dictionary::Numbers;
 use crate::ingest::{Batch, Context};
 
 /// The columns of `flow`, in the order that [`put_flow`] writes them.
@@ -12,8 +13,8 @@ pub const COLUMNS: &str = "window_start, flow_id, start_ns, first_ns, last_ns, p
     reverse_packets, reverse_octets, sensor_id, point_id, src_port, dst_port, handshake_rtt_us, \
     sampling_interval, retransmits, protocol, tcp_flags, reverse_tcp_flags, tcp_state, end_reason, \
     icmp_type, icmp_code, fragment, src, dst, link, path, domain_id, name_source, src_country, \
-    dst_country, src_asn, dst_asn";
-const COLUMN_COUNT: i16 = 34;
+    dst_country, src_asn, dst_asn, src_process_id, dst_process_id";
+const COLUMN_COUNT: i16 = 36;
 
 /// Bits of `flow_id` below the batch's id; a batch has fewer records than that.
 const ORDINAL_BITS: u32 = 16;
@@ -33,8 +34,8 @@ pub struct Common<'a> {
     pub batch_id: i64,
     /// By the index that flows hold.
     pub point_ids: &'a [i32],
-    /// By the index that flows hold less one.
-    pub domain_ids: &'a [i32],
+    /// Of names and processes.
+    pub numbers: &'a Numbers,
 }
 
 /// Signature, no flags, no header extension.
@@ -91,7 +92,7 @@ pub fn put_flow(out: &mut BytesMut, common: &Common<'_>, batch: &Batch, ordinal:
 
 fn put_context(out: &mut BytesMut, common: &Common<'_>, context: &Context, flow: &Flow) {
     let name = context.name(flow);
-    put_option(out, name.and_then(|(index, _)| common.domain_ids.get(index).copied()), put_i32);
+    put_option(out, name.and_then(|(index, _)| common.numbers.domains.get(index).copied()), put_i32);
     put_option(out, name.map(|(_, source)| source as i16), put_i16);
     let places = [flow.src_place, flow.dst_place].map(|number| context.place(number));
     for place in places {
@@ -99,6 +100,10 @@ fn put_context(out: &mut BytesMut, common: &Common<'_>, context: &Context, flow:
     }
     for place in places {
         put_option(out, place.map(|place| i64::from(place.asn)).filter(|asn| *asn != 0), put_i64);
+    }
+    for index in [flow.src_process, flow.dst_process] {
+        let number = index.checked_sub(1).and_then(|index| common.numbers.processes.get(index as usize));
+        put_option(out, number.copied().filter(|number| *number != 0), put_i32);
     }
 }
 

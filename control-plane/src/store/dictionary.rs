@@ -1,4 +1,4 @@
-//! Names that flows refer to by number: domains, and who runs an autonomous system.
+//! What flows refer to by number: domains, processes, and who runs an autonomous system.
 //!
 //! [`Dictionary::resolve`] runs before the transaction of a batch, in statements that commit by themselves,
 //! and remembers for the rest of the day what it found. A domain is deleted no earlier than two days after
@@ -6,6 +6,7 @@
 //! while it is remembered.
 
 use std::collections::BTreeSet;
+use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hashbrown::HashMap;
@@ -14,13 +15,21 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use weir_wire::Place;
 
+use super::processes::{self, Process};
 use super::{Class, Isolation, Lease, Pool, StoreError};
 use crate::ingest::Context;
 
 /// Names that are remembered; at this many all are forgotten and looked up again.
 const REMEMBERED: usize = 200_000;
-/// Domains deleted in one transaction.
+/// Rows deleted in one transaction.
 const CHUNK: i64 = 20_000;
+
+/// The numbers of what a batch's flows refer to, in the batch's order; 0 for what is empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Numbers {
+    pub domains: Vec<i32>,
+    pub processes: Vec<i32>,
+}
 
 /// The numbers of today's names.
 #[derive(Clone, Default)]
@@ -33,12 +42,13 @@ struct Known {
     day: Date,
     domains: HashMap<String, i32>,
     systems: HashMap<u32, String>,
+    processes: HashMap<Process, i32>,
 }
 
 impl Known {
     /// What is remembered of `day`, and room for more.
     fn of(&mut self, day: Date) -> &mut Self {
-        if self.day != day || self.domains.len() + self.systems.len() >= REMEMBERED {
+        if self.day != day || self.domains.len() + self.systems.len() + self.processes.len() >= REMEMBERED {
             *self = Self { day, ..Self::default() };
         }
         self
@@ -46,52 +56,85 @@ impl Known {
 }
 
 impl Dictionary {
-    /// The numbers of a batch's names, in their order; 0 for an empty one. Unknown ones are added, and so
-    /// are autonomous systems.
-    pub async fn resolve(&self, pool: &Pool, context: &Context) -> Result<Vec<i32>, StoreError> {
-        if context.names.is_empty() && context.places.is_empty() {
-            return Ok(Vec::new());
+    /// The numbers of a batch's names and processes. Unknown ones are added, and so are autonomous systems.
+    pub async fn resolve(&self, pool: &Pool, context: &Context) -> Result<Numbers, StoreError> {
+        if context.names.is_empty() && context.places.is_empty() && context.processes.is_empty() {
+            return Ok(Numbers::default());
         }
         let day = Timestamp::now().to_zoned(TimeZone::UTC).date();
-        let (mut numbers, new_names, new_systems) = {
+        let (mut domains, mut processes, new_systems) = {
             let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
             let known = known.of(day);
-            let number =
-                |name: &String| if name.is_empty() { Some(0) } else { known.domains.get(name).copied() };
-            let numbers: Vec<Option<i32>> = context.names.iter().map(number).collect();
-            // In order, and each once: whoever else adds the same ones does so in the same order.
-            let new: BTreeSet<&String> = context
-                .names
-                .iter()
-                .zip(&numbers)
-                .filter(|(_, number)| number.is_none())
-                .map(|(name, _)| name)
-                .collect();
-            let new: Vec<String> = new.into_iter().cloned().collect();
-            (numbers, new, systems(&context.places, &known.systems))
+            let names = context.names.iter().map(|name| (name.is_empty(), name));
+            let told = context.processes.iter().map(|process| (process.name.is_empty(), process));
+            let new_systems = systems(&context.places, &known.systems);
+            (Wanted::of(names, &known.domains), Wanted::of(told, &known.processes), new_systems)
         };
-        let mut found = HashMap::new();
-        if !new_names.is_empty() || !new_systems.is_empty() {
+        if !domains.new.is_empty() || !processes.new.is_empty() || !new_systems.is_empty() {
             let work = async {
                 let lease = pool.lease(Class::Ingest, "dictionary").await?;
                 let result = async {
                     add_systems(&lease, &new_systems, day).await?;
-                    add_domains(&lease, &new_names, day).await
+                    domains.take(add_domains(&lease, &domains.new, day).await?);
+                    processes.take(processes::add(&lease, &processes.new, day).await?);
+                    Ok(())
                 }
                 .await;
                 lease.finish(result).await
             };
-            found = pool.within(Class::Ingest, work).await?;
+            pool.within(Class::Ingest, work).await?;
         }
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let known = known.of(day);
-        for (number, name) in numbers.iter_mut().zip(&context.names).filter(|(number, _)| number.is_none()) {
-            *number = found.get(name).copied();
-        }
-        known.domains.extend(found);
+        let numbers = Numbers {
+            domains: domains.remember(&mut known.domains)?,
+            processes: processes.remember(&mut known.processes)?,
+        };
         known.systems.extend(new_systems);
+        Ok(numbers)
+    }
+}
+
+/// What a batch asks for, and what was found of it.
+struct Wanted<T> {
+    /// In the batch's order; what is to be looked up is `Err`, with its place in `new`.
+    slots: Vec<Result<i32, usize>>,
+    /// In order, and each once: whoever else adds the same ones does so in the same order.
+    new: Vec<T>,
+    found: HashMap<T, i32>,
+}
+
+impl<T: Clone + Eq + Hash + Ord> Wanted<T> {
+    /// Pairs of "is empty" and a value.
+    fn of<'a>(values: impl Iterator<Item = (bool, &'a T)> + Clone, known: &HashMap<T, i32>) -> Self
+    where
+        T: 'a,
+    {
+        let unknown = |(empty, value): &(bool, &'a T)| !empty && !known.contains_key(*value);
+        let new: BTreeSet<&T> = values.clone().filter(unknown).map(|(_, value)| value).collect();
+        let new: Vec<T> = new.into_iter().cloned().collect();
+        let slot = |(empty, value): (bool, &T)| match known.get(value) {
+            _ if empty => Ok(0),
+            Some(number) => Ok(*number),
+            None => Err(new.binary_search(value).unwrap_or_default()),
+        };
+        Self { slots: values.map(slot).collect(), new, found: HashMap::new() }
+    }
+
+    fn take(&mut self, found: HashMap<T, i32>) {
+        self.found = found;
+    }
+
+    /// The numbers in the batch's order; what was found is known from now on.
+    fn remember(self, known: &mut HashMap<T, i32>) -> Result<Vec<i32>, StoreError> {
+        let Self { slots, new, found } = self;
+        let number = |slot| match slot {
+            Ok(number) => Some(number),
+            Err(place) => new.get::<usize>(place).and_then(|value| found.get(value)).copied(),
+        };
         // Nobody deletes a name of today; a hand in the database may.
-        let numbers: Option<Vec<i32>> = numbers.into_iter().collect();
+        let numbers: Option<Vec<i32>> = slots.into_iter().map(number).collect();
+        known.extend(found);
         numbers.ok_or_else(|| StoreError::Unavailable("a name went while it was looked up".to_owned()))
     }
 }
@@ -152,13 +195,23 @@ async fn add_domains(
 /// Deletes domains that no flow from `end` on was given; gives how many went.
 pub async fn forget_before(pool: &Pool, end: Timestamp) -> Result<u64, StoreError> {
     let day = end.to_zoned(TimeZone::UTC).date().to_string();
+    let sql = "DELETE FROM domain WHERE domain_id = ANY (ARRAY(
+                   SELECT domain_id FROM domain WHERE last_used < $1::text::date
+                   LIMIT $2 FOR UPDATE SKIP LOCKED))";
+    delete_unused(pool, sql, "domain_retention", &day).await
+}
+
+/// Runs a deletion of at most `$2` rows that were last used before the day `$1`, until there are none.
+pub(super) async fn delete_unused(
+    pool: &Pool,
+    sql: &str,
+    purpose: &'static str,
+    day: &str,
+) -> Result<u64, StoreError> {
     let mut deleted = 0;
     loop {
         let work = async {
-            let lease = pool.begin(Class::Maintenance, Isolation::ReadCommitted, "domain_retention").await?;
-            let sql = "DELETE FROM domain WHERE domain_id = ANY (ARRAY(
-                           SELECT domain_id FROM domain WHERE last_used < $1::text::date
-                           LIMIT $2 FOR UPDATE SKIP LOCKED))";
+            let lease = pool.begin(Class::Maintenance, Isolation::ReadCommitted, purpose).await?;
             let result = lease.client().execute(sql, &[&day, &CHUNK]).await.map_err(StoreError::from);
             lease.finish(result).await
         };

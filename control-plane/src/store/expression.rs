@@ -134,6 +134,11 @@ const fn columns(field: Field) -> &'static [&'static str] {
         Field::Asn => &["src_asn", "dst_asn"],
         Field::SrcAsn => &["src_asn"],
         Field::DstAsn => &["dst_asn"],
+        Field::Process | Field::Executable | Field::Container | Field::Unit => {
+            &["src_process_id", "dst_process_id"]
+        }
+        Field::SrcProcess => &["src_process_id"],
+        Field::DstProcess => &["dst_process_id"],
     }
 }
 
@@ -152,8 +157,17 @@ fn named(field: Field, test: &str) -> String {
             format!("({domain} AND name_source IN ({tls}, {quic}))")
         }
         Field::Sensor => format!("sensor_id IN (SELECT sensor_id FROM sensor WHERE name {test})"),
+        Field::Process | Field::SrcProcess | Field::DstProcess => of_process(field, "name", test),
+        Field::Executable => of_process(field, "executable", test),
+        Field::Container => of_process(field, "container", test),
+        Field::Unit => of_process(field, "unit", test),
         _ => of_point(&format!("interface {test}")),
     }
+}
+
+fn of_process(field: Field, column: &str, test: &str) -> String {
+    let processes = format!("(SELECT process_id FROM process WHERE {column} {test})");
+    either(field, |side| format!("{side} IN {processes}"))
 }
 
 fn of_point(test: &str) -> String {

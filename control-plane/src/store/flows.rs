@@ -8,6 +8,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use super::filter::{Filter, Sql};
+use super::processes::Process;
 use super::{Class, Isolation, Lease, Pool, StoreError};
 
 /// Where a page ends: the key of its last flow.
@@ -52,6 +53,8 @@ pub struct Flow {
     pub name_source: Option<i16>,
     pub src_place: Place,
     pub dst_place: Place,
+    pub src_process: Process,
+    pub dst_process: Process,
 }
 
 /// Where an address is, as far as the sensor's databases told.
@@ -75,7 +78,9 @@ pub(super) const COLUMNS: &str = "window_start, flow_id, sensor_id, start_ns, fi
     retransmits, point_id, link, path, name_source, src_country, dst_country, src_asn, dst_asn, \
     (SELECT name FROM domain WHERE domain.domain_id = flow.domain_id) AS name, \
     (SELECT organisation FROM autonomous_system WHERE asn = src_asn) AS src_organisation, \
-    (SELECT organisation FROM autonomous_system WHERE asn = dst_asn) AS dst_organisation";
+    (SELECT organisation FROM autonomous_system WHERE asn = dst_asn) AS dst_organisation, \
+    (SELECT ARRAY[name, executable, container, unit] FROM process WHERE process_id = src_process_id) AS src_process, \
+    (SELECT ARRAY[name, executable, container, unit] FROM process WHERE process_id = dst_process_id) AS dst_process";
 
 /// At most `limit` flows of the filter that come after `after`. Keys only grow older along the pages, so
 /// what is stored meanwhile moves none of them.
@@ -206,8 +211,18 @@ impl Names {
                 asn: row.get("dst_asn"),
                 organisation: row.get("dst_organisation"),
             },
+            src_process: process(row, "src_process"),
+            dst_process: process(row, "dst_process"),
         }
     }
+}
+
+/// A process by its four texts; all are empty where the flow has none.
+fn process(row: &Row, column: &str) -> Process {
+    let texts: Vec<String> = row.get::<_, Option<_>>(column).unwrap_or_default();
+    let texts: Result<[String; 4], _> = texts.try_into();
+    let [name, executable, container, unit] = texts.unwrap_or_default();
+    Process { name, executable, container, unit }
 }
 
 /// Microseconds since the Unix epoch, as `timestamptz` has them.

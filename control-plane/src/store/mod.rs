@@ -34,6 +34,7 @@ pub mod notices;
 pub mod partitions;
 mod pool;
 pub mod presence;
+pub mod processes;
 mod reference;
 pub mod resolution;
 pub mod rollups;

@@ -8,6 +8,10 @@ pub enum Names {
     Sensors,
     Interfaces,
     Domains,
+    Processes,
+    Executables,
+    Containers,
+    Units,
 }
 
 /// Up to `limit` names that begin with `prefix`, in order.
@@ -24,6 +28,20 @@ pub async fn beginning_with(
              ORDER BY interface LIMIT $2"
         }
         Names::Domains => "SELECT name FROM domain WHERE starts_with(name, $1) ORDER BY name LIMIT $2",
+        Names::Processes => {
+            "SELECT DISTINCT name FROM process WHERE starts_with(name, $1) ORDER BY name LIMIT $2"
+        }
+        Names::Executables => {
+            "SELECT DISTINCT executable FROM process WHERE starts_with(executable, $1) AND executable <> ''
+             ORDER BY executable LIMIT $2"
+        }
+        Names::Containers => {
+            "SELECT DISTINCT container FROM process WHERE starts_with(container, $1) AND container <> ''
+             ORDER BY container LIMIT $2"
+        }
+        Names::Units => {
+            "SELECT DISTINCT unit FROM process WHERE starts_with(unit, $1) AND unit <> '' ORDER BY unit LIMIT $2"
+        }
     };
     let work = async {
         let lease = pool.begin(Class::Query, Isolation::Snapshot, "names").await?;

@@ -123,7 +123,8 @@ pub async fn succeeded(pool: &Pool, keys: &Keys) -> Result<(), StoreError> {
 /// After a success: the account begins anew, the address has one failure less. In the caller's
 /// transaction, in the order of [`attempt`].
 pub(super) async fn forgive(lease: &Lease<'_>, keys: &Keys) -> Result<(), StoreError> {
-    let address = "UPDATE login_throttle SET failures = greatest(failures - 1, 0), blocked_until = to_timestamp(0)
+    let address =
+        "UPDATE login_throttle SET failures = greatest(failures - 1, 0), blocked_until = to_timestamp(0)
                    WHERE kind = $1 AND bucket = $2";
     lease.client().execute(address, &[&keys.address.kind, &keys.address.bucket]).await?;
     let account = "DELETE FROM login_throttle WHERE kind = $1 AND bucket = $2";

@@ -1,7 +1,7 @@
 //! A1, A3: flows come back as they were sent, filtered, in stable pages.
 
 use serde_json::{Value, json};
-use weir_wire::{EndReason, Flow, LinkStack, NameSource, Place, TcpState, link};
+use weir_wire::{EndReason, Flow, LinkStack, NameSource, Place, Process, TcpState, link};
 
 use crate::support::{EGRESS, Plane, SECOND, batch, flow, mixed_flows, recent_minute_ns, rfc3339};
 
@@ -50,6 +50,8 @@ async fn a1_every_field_of_a_flow_comes_back() {
             name_source: NameSource::Quic as i32,
             src_place: 2,
             dst_place: 1,
+            src_process: 0,
+            dst_process: 1,
         }],
     );
     sent.sampling_interval = 100;
@@ -58,6 +60,8 @@ async fn a1_every_field_of_a_flow_comes_back() {
         LinkStack { headers: vec![link::VLAN | 10, link::PPPOE, link::MPLS | 16] },
     ];
     sent.names = vec!["www.example.org".to_owned()];
+    sent.processes =
+        vec![Process { name: "nginx".to_owned(), unit: "nginx.service".to_owned(), ..Process::default() }];
     sent.places = vec![
         Place { country: "NL".to_owned(), asn: u32::MAX, organisation: "Example Hosting".to_owned() },
         Place { country: "DE".to_owned(), ..Place::default() },
@@ -82,6 +86,8 @@ async fn a1_every_field_of_a_flow_comes_back() {
         "name": "www.example.org", "name_source": "quic",
         "src_country": "DE", "src_asn": null, "src_organisation": null,
         "dst_country": "NL", "dst_asn": 4_294_967_295_u32, "dst_organisation": "Example Hosting",
+        "src_process": null,
+        "dst_process": {"name": "nginx", "executable": null, "container": null, "unit": "nginx.service"},
     });
     assert_eq!(items(&page), &vec![expected]);
 }

@@ -3,6 +3,9 @@
 //! One Postgres server serves all tests that leave it alone, each in a database of its own; a test that
 //! stops or restarts a server starts its own.
 
+// A flow has more fields than the default depth of `json!` takes.
+#![recursion_limit = "256"]
+
 mod follow;
 mod mailbox;
 mod people;
@@ -50,6 +53,7 @@ mod names;
 mod openapi;
 mod pool;
 mod presence;
+mod processes;
 mod retention;
 mod runbooks;
 mod search;

@@ -98,7 +98,8 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     }
     log(&config);
     // While this is the only thread: threads keep what they were started with.
-    kernel::drop_privileges().context("give up privileges that counting does not need")?;
+    kernel::drop_privileges(config.processes.enabled && config.processes.executables)
+        .context("give up privileges that counting does not need")?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         // Draining and merging block; a sensor leaves the other cores to the host.

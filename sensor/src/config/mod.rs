@@ -27,7 +27,7 @@ pub use heartbeat::{Credential, Heartbeat};
 pub use layers::{Overrides, environment};
 pub use sections::{
     Config, Connections, ControlPlane, Egress, Filter, FilterAction, Ingress, Interface, KernelLog, Log,
-    LogFormat, LogLevel, Metrics, Pins, Rule, Sampling, Shipping, Spool, Tables,
+    LogFormat, LogLevel, Metrics, Pins, Processes, Rule, Sampling, Shipping, Spool, Tables,
 };
 pub use threats::{List, ListAction, ListColumn, ListFormat, Threats};
 pub use units::{Bytes, Cidr, Period, Ports, Protocol, Secret};

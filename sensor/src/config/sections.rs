@@ -1,6 +1,7 @@
 //! The sections and their defaults. A section that is left out has all of its defaults.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -38,6 +39,7 @@ pub struct Config {
     pub spool: Spool,
     pub shipping: Shipping,
     pub places: Places,
+    pub processes: Processes,
     pub metrics: Metrics,
     pub log: Log,
 }
@@ -129,6 +131,20 @@ pub struct Places {
     /// Country, city and ASN databases in the MMDB format; the first that tells a field wins. A file that is
     /// replaced is read again.
     pub databases: Vec<PathBuf>,
+}
+
+/// Processes of local flows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Processes {
+    pub enabled: bool,
+    /// Keep the power to read which file any process runs (CAP_SYS_PTRACE); without it that is known of
+    /// processes of the sensor's own user.
+    pub executables: bool,
+    /// Sockets, and flows of sockets, whose process is remembered: 1,024 to 1,048,576.
+    pub remembered: NonZeroUsize,
+    /// How often /proc is looked through for sockets that were there before.
+    pub look_interval: Period,
 }
 
 /// The table of connections that are remembered between epochs.
@@ -269,8 +285,20 @@ impl Default for Config {
             spool: Spool::default(),
             shipping: Shipping::default(),
             places: Places::default(),
+            processes: Processes::default(),
             metrics: Metrics::default(),
             log: Log::default(),
+        }
+    }
+}
+
+impl Default for Processes {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            executables: false,
+            remembered: const { NonZeroUsize::new(65_536).expect("it is not zero") },
+            look_interval: Period(Duration::from_secs(30)),
         }
     }
 }

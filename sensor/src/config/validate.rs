@@ -56,6 +56,11 @@ pub(super) fn problems(config: &Config, problems: &mut Vec<Problem>) {
     check.that(databases <= MAX_DATABASES, "places.databases", || {
         format!("has {databases} files; {MAX_DATABASES} are allowed")
     });
+    let processes = &config.processes;
+    check.that((1_024..=1 << 20).contains(&processes.remembered.get()), "processes.remembered", || {
+        format!("is {}; 1024 to 1048576 are allowed", processes.remembered)
+    });
+    check.period("processes.look_interval", processes.look_interval, secs(1), secs(3_600));
     if let Some(control_plane) = &config.control_plane {
         destination(control_plane, &mut check);
     }

@@ -1,4 +1,5 @@
-//! What makes counts into answers: where addresses are, and the names by which clients reach their servers.
+//! What makes counts into answers: where addresses are, which processes the local ends of flows belong to, and
+//! the names by which clients reach their servers.
 //!
 //! [`Enricher`] is called by the pipeline between merge and detection, with the records of an epoch, and is the
 //! one owner of what is looked up. [`names`] learns from observations as they come and is asked when records are
@@ -7,6 +8,7 @@
 mod daily;
 pub mod names;
 mod places;
+mod processes;
 mod shared;
 
 use std::sync::Arc;
@@ -19,6 +21,7 @@ use crate::metrics::{Metrics, unix_seconds};
 
 pub use daily::Daily;
 pub use places::{Places, PlacesError};
+pub use processes::Processes;
 pub use shared::SharedNames;
 
 /// How often files are looked at for a newer one.
@@ -29,6 +32,7 @@ pub struct Enricher {
     places: Places,
     /// Absent where no events are read.
     names: Option<(SharedNames, Daily)>,
+    processes: Option<Processes>,
     refreshed: Option<Instant>,
     metrics: Arc<Metrics>,
 }
@@ -36,13 +40,19 @@ pub struct Enricher {
 impl Enricher {
     #[must_use]
     pub fn new(places: Places, metrics: Arc<Metrics>) -> Self {
-        Self { places, names: None, refreshed: None, metrics }
+        Self { places, names: None, processes: None, refreshed: None, metrics }
     }
 
     /// Flows get the names that are known, so many different ones a day.
     #[must_use]
     pub fn with_names(self, names: Option<(SharedNames, Daily)>) -> Self {
         Self { names, ..self }
+    }
+
+    /// Flows of this host get their processes.
+    #[must_use]
+    pub fn with_processes(self, processes: Option<Processes>) -> Self {
+        Self { processes, ..self }
     }
 
     /// Adds what is known to each record. Takes what files need to be read.
@@ -52,6 +62,17 @@ impl Enricher {
             names.describe(records);
             bound(records, daily, &self.metrics);
             self.count(records);
+        }
+        if let Some(processes) = &self.processes {
+            // A socket that was made and closed within the epoch is told of by now.
+            processes.read();
+            for record in &mut *records {
+                let (src_process, dst_process) = processes.of(&record.key);
+                if src_process.is_some() || dst_process.is_some() {
+                    let context: &mut Context = record.context.get_or_insert_default();
+                    (context.src_process, context.dst_process) = (src_process, dst_process);
+                }
+            }
         }
         if self.places.is_empty() {
             return;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use weir_wire::{EndReason, NameSource, Place, TcpState};
+use weir_wire::{EndReason, NameSource, Place, Process, TcpState};
 
 use crate::kernel::{DrainFigures, FlowKey, Listed, PointTotals};
 
@@ -91,6 +91,9 @@ pub struct Context {
     /// Where the initiator's address is.
     pub src_place: Option<Arc<Place>>,
     pub dst_place: Option<Arc<Place>>,
+    /// Whose the initiator's socket is, on this host.
+    pub src_process: Option<Arc<Process>>,
+    pub dst_process: Option<Arc<Process>>,
 }
 
 /// A responder's name, cleaned, and where it was read.

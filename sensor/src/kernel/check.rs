@@ -5,7 +5,7 @@
 use std::fs;
 
 use super::{
-    Geometry, KernelError, Pinning, Settings, TableSizes,
+    Geometry, KernelError, Pinning, Settings, Sockets, TableSizes,
     attach::{Programs, xdp_holder},
     grace::Grace,
     interface::{Framing, Interface, Offloads},
@@ -75,7 +75,22 @@ pub fn check() -> Vec<Finding> {
         finding("memory of maps", Verdict::Warning, detail, Some("`LimitMEMLOCK=infinity` in systemd"))
     });
     findings.extend(programs(features));
+    findings.push(processes());
     findings
+}
+
+/// What tells processes of local flows: tried, and taken off again.
+fn processes() -> Finding {
+    const SUBJECT: &str = "processes of local flows";
+    match Sockets::attach(1_024) {
+        Ok(_) => finding(SUBJECT, Verdict::Ok, "programs at the root of the control groups, and /proc", None),
+        Err(error) => finding(
+            SUBJECT,
+            Verdict::Warning,
+            format!("/proc alone, which misses what lives for a moment: {error}"),
+            Some("mount cgroup2; or set `processes.enabled = false`"),
+        ),
+    }
 }
 
 /// What is pinned, what it is good for, and what is stale.

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs, io,
+    net::IpAddr,
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
     path::{Path, PathBuf},
 };
@@ -180,4 +181,16 @@ fn ethtool(socket: &OwnedFd, name: &str, command: u32) -> Option<u32> {
     // SAFETY: the request and the value it points at outlive the call, and the kernel writes 8 bytes.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL, &raw mut request) };
     (result == 0).then_some(value.value)
+}
+/// Addresses of this host's interfaces; none where they cannot be read.
+#[must_use]
+pub fn host_addresses() -> Vec<IpAddr> {
+    let Ok(addresses) = nix::ifaddrs::getifaddrs() else { return Vec::new() };
+    addresses
+        .filter_map(|interface| {
+            let address = interface.address?;
+            let v4 = address.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
+            v4.or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))
+        })
+        .collect()
 }

@@ -9,6 +9,7 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::entry::Prefix;
+use crate::kernel;
 
 /// What is local by definition.
 const LOCAL: [(IpAddr, u8); 10] = [
@@ -31,24 +32,12 @@ pub fn protected(control_plane: &[IpAddr]) -> Vec<Prefix> {
     let mut prefixes: BTreeSet<Prefix> =
         LOCAL.into_iter().filter_map(|(address, length)| Prefix::new(address, length).ok()).collect();
     let mut hosts: Vec<IpAddr> = control_plane.to_vec();
-    hosts.extend(own());
+    hosts.extend(kernel::host_addresses());
     hosts.extend(gateways4(&fs::read_to_string("/proc/net/route").unwrap_or_default()));
     hosts.extend(gateways6(&fs::read_to_string("/proc/net/ipv6_route").unwrap_or_default()));
     hosts.extend(name_servers(&fs::read_to_string("/etc/resolv.conf").unwrap_or_default()));
     prefixes.extend(hosts.into_iter().map(Prefix::host));
     prefixes.into_iter().collect()
-}
-
-/// Addresses of this host's interfaces.
-fn own() -> Vec<IpAddr> {
-    let Ok(addresses) = nix::ifaddrs::getifaddrs() else { return Vec::new() };
-    addresses
-        .filter_map(|interface| {
-            let address = interface.address?;
-            let v4 = address.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
-            v4.or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))
-        })
-        .collect()
 }
 
 /// Third column of /proc/net/route: an address as the machine keeps it, in hexadecimal.

@@ -10,6 +10,7 @@ mod ground;
 mod lists;
 mod load;
 mod pins;
+mod processes;
 mod replayed;
 mod wires;
 
@@ -28,7 +29,7 @@ struct Check {
 }
 
 /// All of them, in the order of the table.
-const CHECKS: [Check; 24] = [
+const CHECKS: [Check; 25] = [
     Check { feature: "programs load", run: replayed::programs_load },
     Check { feature: "kernel log off and full", run: replayed::every_log_level },
     Check { feature: "captures, XDP", run: replayed::captures_by_xdp },
@@ -53,6 +54,7 @@ const CHECKS: [Check; 24] = [
     Check { feature: "clock", run: wires::clock },
     Check { feature: "pins, taken over", run: pins::taken_over },
     Check { feature: "pins, removed", run: pins::detached },
+    Check { feature: "processes of sockets", run: processes::of_sockets },
 ];
 
 fn main() -> ExitCode {

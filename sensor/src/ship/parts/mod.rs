@@ -8,7 +8,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use thiserror::Error;
 use uuid::Uuid;
-use weir_wire::{Batch, Fact, FactValue, Flow, LinkStack, NameSource, Place, Point, VERSION, limits};
+use weir_wire::{
+    Batch, Fact, FactValue, Flow, LinkStack, NameSource, Place, Point, Process, VERSION, limits,
+};
 
 use super::dictionary::Dictionary;
 use crate::detect::{Detection, Value};
@@ -87,7 +89,7 @@ impl Packed {
     pub fn of(mut batch: Batch, body: Bytes) -> Self {
         let flows = std::mem::take(&mut batch.flows);
         // Devices are told again.
-        (batch.links, batch.names, batch.places, batch.devices) = Default::default();
+        (batch.links, batch.names, batch.places, batch.processes, batch.devices) = Default::default();
         // What is a problem outlives the flows, within a bound: tombstones are many.
         batch.detections.truncate(limits::MAX_KEPT_DETECTIONS);
         for detection in &mut batch.detections {
@@ -122,6 +124,7 @@ struct Dictionaries<'a> {
     links: Dictionary<'a, [u32]>,
     names: Dictionary<'a, str>,
     places: Dictionary<'a, Place>,
+    processes: Dictionary<'a, Process>,
 }
 
 fn batch(merged: &Merged, generation: Uuid, number: u32, part: &Part, records: &[Record]) -> Batch {
@@ -130,16 +133,20 @@ fn batch(merged: &Merged, generation: Uuid, number: u32, part: &Part, records: &
         links: Dictionary::new(limits::MAX_LINK_STACKS),
         names: Dictionary::new(limits::MAX_NAMES),
         places: Dictionary::new(limits::MAX_PLACES),
+        processes: Dictionary::new(limits::MAX_PROCESSES),
     };
     let flows = records.iter().map(|record| flow(record, merged.window_start_ns, &mut shared)).collect();
-    if shared.names.turned_away + shared.places.turned_away > 0 {
-        let (epoch, names, places) = (merged.epoch, shared.names.turned_away, shared.places.turned_away);
+    let [names, places, processes] =
+        [shared.names.turned_away, shared.places.turned_away, shared.processes.turned_away];
+    if names + places + processes > 0 {
+        let epoch = merged.epoch;
         tracing::debug!(
             epoch,
             part = number,
             names,
             places,
-            "flows without a name or place: a batch is full of them"
+            processes,
+            "flows without a name, place or process: a batch is full of them"
         );
     }
     let points = merged.points.iter().map(|point| Point {
@@ -170,6 +177,7 @@ fn batch(merged: &Merged, generation: Uuid, number: u32, part: &Part, records: &
         places: shared.places.into_values(Place::clone),
         detections: Vec::new(),
         devices: Vec::new(),
+        processes: shared.processes.into_values(Process::clone),
     }
 }
 
@@ -208,6 +216,10 @@ fn flow<'a>(record: &'a Record, window_start_ns: i64, shared: &mut Dictionaries<
     let name = context.and_then(|context| context.name.as_ref());
     let place = |of: fn(&Context) -> &Option<Arc<Place>>| context.and_then(|context| of(context).as_deref());
     let (src_place, dst_place) = (place(|context| &context.src_place), place(|context| &context.dst_place));
+    let process =
+        |of: fn(&Context) -> &Option<Arc<Process>>| context.and_then(|context| of(context).as_deref());
+    let src_process = process(|context| &context.src_process);
+    let dst_process = process(|context| &context.dst_process);
     let numbered = shared.names.number(name.map(|name| &*name.text));
     let (src_high, src_low) = words(record.key.src);
     let (dst_high, dst_low) = words(record.key.dst);
@@ -245,6 +257,8 @@ fn flow<'a>(record: &'a Record, window_start_ns: i64, shared: &mut Dictionaries<
         name_source: name.filter(|_| numbered > 0).map_or(NameSource::Unknown, |name| name.source).into(),
         src_place: shared.places.number(src_place),
         dst_place: shared.places.number(dst_place),
+        src_process: shared.processes.number(src_process),
+        dst_process: shared.processes.number(dst_process),
     }
 }
 

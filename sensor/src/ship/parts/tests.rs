@@ -6,7 +6,7 @@ use super::*;
 use crate::flow::Name;
 use crate::flow::PART_OBSERVATIONS as PART_RECORDS;
 use crate::kernel::{DrainFigures, FlowKey, PointTotals};
-use weir_wire::{Direction, EndReason, TcpState, Totals, link};
+use weir_wire::{Direction, EndReason, Process, TcpState, Totals, link};
 
 fn record(number: u32) -> Record {
     let high = u128::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
@@ -50,6 +50,23 @@ fn context(number: u32) -> Context {
             .then(|| Name { text: format!("host-{}.example", number % 11).into(), source: NameSource::Dns }),
         src_place: None,
         dst_place: number.is_multiple_of(3).then(|| Arc::new(place)),
+        src_process: number.is_multiple_of(5).then(|| Arc::new(process(number))),
+        dst_process: None,
+    }
+}
+
+fn process(number: u32) -> Process {
+    Process { name: format!("task-{}", number % 7), ..Process::default() }
+}
+
+/// One that takes all the room that there is.
+fn large_process(word: u64) -> Process {
+    let text = |octets: usize| format!("{word:016x}").chars().cycle().take(octets).collect();
+    Process {
+        name: text(limits::MAX_PROCESS_NAME),
+        executable: text(limits::MAX_EXECUTABLE),
+        container: text(limits::MAX_CONTAINER),
+        unit: text(limits::MAX_UNIT),
     }
 }
 
@@ -146,6 +163,7 @@ fn parts_hold_all_records_and_the_ledger_once() {
             links: batch.links.clone(),
             names: batch.names.clone(),
             places: batch.places.clone(),
+            processes: batch.processes.clone(),
             ..*packed.husk.clone()
         };
         assert_eq!(husk, *batch, "a husk is its batch without flows and their dictionaries");
@@ -167,6 +185,8 @@ fn parts_hold_all_records_and_the_ledger_once() {
         assert_eq!(flow.name_source != 0, name.is_some());
         let place = (flow.dst_place as usize).checked_sub(1).map(|index| &batch.places[index]);
         assert_eq!((place, flow.src_place), (context.dst_place.as_deref(), 0));
+        let process = (flow.src_process as usize).checked_sub(1).map(|index| &batch.processes[index]);
+        assert_eq!((process, flow.dst_process), (context.src_process.as_deref(), 0));
     }
 }
 
@@ -218,6 +238,8 @@ fn records_of_the_largest_size_stay_within_the_limits() {
                 name: Some(Name { text: large_name(&mut word), source: NameSource::Http }),
                 src_place: Some(Arc::new(large_place(word()))),
                 dst_place: Some(Arc::new(large_place(word()))),
+                src_process: Some(Arc::new(large_process(word()))),
+                dst_process: Some(Arc::new(large_process(word()))),
             })),
         }
     };

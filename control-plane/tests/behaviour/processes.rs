@@ -1,0 +1,95 @@
+//! S5, I6: processes of local flows come back with the flows, are filtered by, and go when the last flow does.
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use weir_wire::{Batch, Flow, Process, limits};
+
+use crate::support::{Plane, batch, flow, ports, recent_minute_ns};
+
+/// Three flows, told apart by the responder's port: from a process, to one, between the two.
+fn local(generation: u8) -> Batch {
+    let curl =
+        Process { name: "curl".to_owned(), executable: "/usr/bin/curl".to_owned(), ..Process::default() };
+    let web = Process {
+        name: "nginx".to_owned(),
+        container: "0123456789abcdef".repeat(4),
+        unit: "docker.service".to_owned(),
+        ..Process::default()
+    };
+    let with = |port: u32, src_process: u32, dst_process: u32| Flow {
+        src_process,
+        dst_process,
+        ..flow([10, 0, 0, 1], [10, 0, 0, 2], port, 1)
+    };
+    let flows = vec![with(1, 1, 0), with(2, 0, 2), with(3, 1, 2), with(4, 0, 0)];
+    Batch { processes: vec![curl, web], ..batch(generation, 0, recent_minute_ns(), flows) }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s5_flows_are_chosen_by_process_and_stored_once() {
+    let plane = Plane::start().await;
+    let tokens = [plane.sensor("edge-1").await, plane.sensor("edge-2").await];
+    plane.store(&tokens[0], &local(1)).await;
+    for (filter, expected) in [
+        ("process = curl", vec![1, 3]),
+        ("src_process = curl", vec![1, 3]),
+        ("dst_process = curl", vec![]),
+        ("process ~ \"*n*x\"", vec![2, 3]),
+        ("not process = curl", vec![2, 4]),
+        ("executable ~ \"/usr/*\"", vec![1, 3]),
+        ("container ~ 0123*", vec![2, 3]),
+        ("unit = \"docker.service\" and process != curl", vec![2]),
+    ] {
+        assert_eq!(ports(&plane, filter).await, expected, "{filter}");
+    }
+    let page = plane.json("/api/v1/flows?filter=dst_port%20%3D%203").await;
+    let web = json!({
+        "name": "nginx", "executable": null, "container": "0123456789abcdef".repeat(4),
+        "unit": "docker.service"
+    });
+    assert_eq!(page["items"][0]["dst_process"], web);
+    assert_eq!(page["items"][0]["src_process"]["executable"], "/usr/bin/curl");
+
+    // However many batches, sensors and repeats bring it.
+    plane.store(&tokens[1], &local(2)).await;
+    let (status, _) = plane.post(&tokens[1], &local(2)).await;
+    assert_eq!(status, 200);
+    assert_eq!(plane.sql("SELECT name FROM process ORDER BY name"), "curl\nnginx");
+
+    // Completion offers what is there.
+    let offered = plane.json("/api/v1/flows/filter?filter=process%20%3D%20n").await;
+    let candidates = offered["candidates"].as_array().expect("a list");
+    assert!(candidates.iter().any(|candidate| candidate["text"] == "nginx"), "{offered}");
+
+    // Gone with the last flow.
+    plane.sql("UPDATE process SET last_used = now() - interval '10 years' WHERE name = 'curl'");
+    assert!(plane.jobs().round(Timestamp::now()).await.expect("the round runs"));
+    assert_eq!(plane.sql("SELECT name FROM process"), "nginx");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i6_hostile_processes_are_cleaned_and_never_cost_a_count() {
+    let plane = Plane::start().await;
+    let token = plane.sensor("edge-1").await;
+    let mut sent = local(1);
+    sent.processes = vec![
+        Process {
+            name: "a\u{1b}[2J\u{202e}".to_owned(),
+            executable: "x".repeat(5_000),
+            ..Process::default()
+        },
+        Process { executable: "/no/name".to_owned(), ..Process::default() },
+    ];
+    plane.store(&token, &sent).await;
+    let page = plane.json("/api/v1/flows?filter=dst_port%20%3D%203").await;
+    let process = &page["items"][0]["src_process"];
+    assert_eq!(process["name"], "a\u{fffd}[2J\u{fffd}");
+    assert_eq!(process["executable"].as_str().map(str::len), Some(limits::MAX_EXECUTABLE));
+    assert_eq!(page["items"][0]["dst_process"], Value::Null, "one without a name is none");
+
+    // A number that stands for nothing is a batch that nobody made.
+    let mut wrong = local(2);
+    wrong.flows[0].src_process = 3;
+    let (status, problem) = plane.post(&token, &wrong).await;
+    assert_eq!((status, &problem["errors"][0]["field"]), (422, &json!("flows[0].src_process")));
+}
