@@ -108,24 +108,15 @@ pub struct AppState {
 
 /// All routes, each with what it asks of its caller.
 fn routes(state: Option<&AppState>) -> Routes {
-    let flows = Access::Role(Role::Viewer, Scope::Flows);
-    let change_devices = Access::Role(Role::Operator, Scope::Flows);
-    let sensors = Access::Role(Role::Viewer, Scope::Sensors);
-    let change_sensors = Access::Role(Role::Operator, Scope::Sensors);
-    let detections = Access::Role(Role::Viewer, Scope::Detections);
-    let judge_detections = Access::Role(Role::Operator, Scope::Detections);
+    of_operations(of_sensors(of_data(of_people(Routes::new(state)))))
+}
+
+/// Who may ask, and who did what.
+fn of_people(routes: Routes) -> Routes {
     let users = Access::Role(Role::Admin, Scope::Users);
     let audit = Access::Role(Role::Admin, Scope::Audit);
-    let alerts = Access::Role(Role::Viewer, Scope::Alerts);
-    let change_alerts = Access::Role(Role::Operator, Scope::Alerts);
-    let change_receivers = Access::Role(Role::Admin, Scope::Alerts);
-    let operations = Access::Role(Role::Operator, Scope::Operations);
-    let documentation = Access::Role(Role::Viewer, Scope::Documentation);
     let own = Access::Person(Role::Viewer);
-    Routes::new(state)
-        .add(Access::Open, routes!(health::healthz))
-        .add(Access::Open, routes!(health::readyz))
-        .add(Access::Open, routes!(health::metrics))
+    routes
         .add(Access::Open, routes!(auth::jwks))
         .add(Access::Open, routes!(auth::login))
         .add(Access::Open, routes!(auth::refresh))
@@ -147,6 +138,15 @@ fn routes(state: Option<&AppState>) -> Routes {
         .add(users, routes!(users::end_sessions))
         .add(audit, routes!(audit::list))
         .add(audit, routes!(audit::export))
+}
+
+/// What sensors have told.
+fn of_data(routes: Routes) -> Routes {
+    let flows = Access::Role(Role::Viewer, Scope::Flows);
+    let change_devices = Access::Role(Role::Operator, Scope::Flows);
+    let detections = Access::Role(Role::Viewer, Scope::Detections);
+    let judge_detections = Access::Role(Role::Operator, Scope::Detections);
+    routes
         .add(flows, routes!(flows::list))
         .add(flows, routes!(completion::complete))
         .add(flows, routes!(export::export))
@@ -157,6 +157,23 @@ fn routes(state: Option<&AppState>) -> Routes {
         .add(Access::AnyScope, routes!(stream::ticket))
         .add(Access::Stream, routes!(stream::socket))
         .add(Access::Stream, routes!(stream::event_stream))
+        .add(detections, routes!(detections::list))
+        .add(detections, routes!(detections::get))
+        .add(judge_detections, routes!(detections::acknowledge))
+        .add(judge_detections, routes!(detections::dismiss))
+        .add(judge_detections, routes!(detections::reopen))
+        .add(Access::AnyScope, routes!(search::search))
+        .add(flows, routes!(devices::list))
+        .add(flows, routes!(devices::get))
+        .add(change_devices, routes!(devices::change))
+        .add(change_devices, routes!(devices::merge))
+}
+
+/// Sensors themselves, and what they ask.
+fn of_sensors(routes: Routes) -> Routes {
+    let sensors = Access::Role(Role::Viewer, Scope::Sensors);
+    let change_sensors = Access::Role(Role::Operator, Scope::Sensors);
+    routes
         .add(sensors, routes!(sensors::list))
         .add(sensors, routes!(sensors::get))
         .add(sensors, routes!(ledger::ledger))
@@ -171,6 +188,29 @@ fn routes(state: Option<&AppState>) -> Routes {
         .add(change_sensors, routes!(configuration::put_group))
         .add(sensors, routes!(configuration::group_versions))
         .add(change_sensors, routes!(configuration::roll_group_back))
+        .add(sensors, routes!(credentials::list))
+        .add(change_sensors, routes!(credentials::add))
+        .add(change_sensors, routes!(credentials::revoke))
+        .add(sensors, routes!(enrollments::list))
+        .add(change_sensors, routes!(enrollments::add))
+        .add(change_sensors, routes!(enrollments::revoke))
+        .add(Access::Open, routes!(enrollments::enroll))
+        .add(Access::Sensor, routes!(credentials::renew))
+        .add(Access::Sensor, routes!(heartbeat::beat))
+        .add(Access::Sensor, routes!(ingest::ingest))
+}
+
+/// How the service does: alerts, jobs, health, documentation.
+fn of_operations(routes: Routes) -> Routes {
+    let alerts = Access::Role(Role::Viewer, Scope::Alerts);
+    let change_alerts = Access::Role(Role::Operator, Scope::Alerts);
+    let change_receivers = Access::Role(Role::Admin, Scope::Alerts);
+    let operations = Access::Role(Role::Operator, Scope::Operations);
+    let documentation = Access::Role(Role::Viewer, Scope::Documentation);
+    routes
+        .add(Access::Open, routes!(health::healthz))
+        .add(Access::Open, routes!(health::readyz))
+        .add(Access::Open, routes!(health::metrics))
         .add(alerts, routes!(alerts::list))
         .add(alerts, routes!(alerts::rules::list))
         .add(change_alerts, routes!(alerts::rules::add))
@@ -189,26 +229,6 @@ fn routes(state: Option<&AppState>) -> Routes {
         .add(operations, routes!(jobs::list))
         .add(operations, routes!(jobs::runs))
         .add(operations, routes!(jobs::run))
-        .add(sensors, routes!(credentials::list))
-        .add(change_sensors, routes!(credentials::add))
-        .add(change_sensors, routes!(credentials::revoke))
-        .add(sensors, routes!(enrollments::list))
-        .add(change_sensors, routes!(enrollments::add))
-        .add(change_sensors, routes!(enrollments::revoke))
-        .add(Access::Open, routes!(enrollments::enroll))
-        .add(Access::Sensor, routes!(credentials::renew))
-        .add(Access::Sensor, routes!(heartbeat::beat))
-        .add(detections, routes!(detections::list))
-        .add(detections, routes!(detections::get))
-        .add(judge_detections, routes!(detections::acknowledge))
-        .add(judge_detections, routes!(detections::dismiss))
-        .add(judge_detections, routes!(detections::reopen))
-        .add(Access::AnyScope, routes!(search::search))
-        .add(flows, routes!(devices::list))
-        .add(flows, routes!(devices::get))
-        .add(change_devices, routes!(devices::change))
-        .add(change_devices, routes!(devices::merge))
-        .add(Access::Sensor, routes!(ingest::ingest))
         .add(documentation, routes!(docs::openapi_json))
         .add(documentation, routes!(docs::page))
 }

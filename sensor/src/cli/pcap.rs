@@ -9,7 +9,7 @@ use clap::Args;
 use super::EXIT_INPUT;
 use crate::config::Detect;
 use crate::kernel::{self, EventSettings};
-use crate::replay::{self, KernelProgram, Options, Output, ReplayLists};
+use crate::replay::{self, Also, KernelProgram, Options, Output, ReplayLists};
 
 const EXAMPLES: &str = "Examples:
   weir-sensor pcap traffic.pcap
@@ -73,9 +73,11 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         output: if arguments.json { Output::Json } else { Output::Table { limit: arguments.limit } },
         unidirectional: arguments.unidirectional,
         detect: Detect::default(),
-        observations: arguments.observations,
-        devices: arguments.devices,
-        events: arguments.events,
+        also: Also {
+            observations: arguments.observations,
+            devices: arguments.devices,
+            events: arguments.events,
+        },
         settings: kernel::Settings {
             log_level: kernel::KernelLog::Off,
             events: if arguments.events { EventSettings::default() } else { EventSettings::none() },

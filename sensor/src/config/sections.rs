@@ -138,7 +138,7 @@ pub struct Places {
 #[serde(deny_unknown_fields, default)]
 pub struct Processes {
     pub enabled: bool,
-    /// Keep the power to read which file any process runs (CAP_SYS_PTRACE); without it that is known of
+    /// Keep the power to read which file any process runs (`CAP_SYS_PTRACE`); without it that is known of
     /// processes of the sensor's own user.
     pub executables: bool,
     /// Sockets, and flows of sockets, whose process is remembered: 1,024 to 1,048,576.

@@ -16,7 +16,7 @@ mod unidirectional;
 
 pub use feed::{Feed, FeedError, KernelProgram, Link, Program};
 pub use lists::ReplayLists;
-pub use run::{Options, Output, run};
+pub use run::{Also, Options, Output, run};
 
 /// The most bytes that `BPF_PROG_TEST_RUN` takes as one frame: 64 KiB of packet and an Ethernet header,
 /// less one.

@@ -34,16 +34,22 @@ pub struct Options {
     pub output: Output,
     /// Flows as the kernel keys them, instead of connections.
     pub unidirectional: bool,
-    /// Also what the frames say, and the names of connections.
-    pub observations: bool,
-    /// With JSON: a line for each packet whose bytes the sensor would read.
-    pub events: bool,
-    /// Also who is in the capture, and the names of connections.
-    pub devices: bool,
+    pub also: Also,
     pub settings: kernel::Settings,
     pub lists: ReplayLists,
     /// Detectors look at connections alone.
     pub detect: Detect,
+}
+
+/// What to print beside the flows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Also {
+    /// What the frames say, and the names of connections.
+    pub observations: bool,
+    /// With JSON: a line for each packet whose bytes the sensor would read.
+    pub events: bool,
+    /// Who is in the capture, and the names of connections.
+    pub devices: bool,
 }
 
 /// Devices of one capture.
@@ -73,15 +79,20 @@ pub fn run<P: Program>(
                 continue;
             }
         };
-        let mut observed = if options.observations || options.devices || !options.unidirectional {
+        let mut observed = if options.also.observations || options.also.devices || !options.unidirectional {
             let settings = config::Devices { max: MAX_DEVICES, ..config::Devices::default() };
-            let devices = options.devices.then(|| Devices::new(&settings)).transpose()?;
-            Some(Observed::new(options.output, options.observations, devices, Watch::new(&options.detect)))
+            let devices = options.also.devices.then(|| Devices::new(&settings)).transpose()?;
+            Some(Observed::new(
+                options.output,
+                options.also.observations,
+                devices,
+                Watch::new(&options.detect),
+            ))
         } else {
             None
         };
         let (counted, failure) = file::<P>(source, options, |frame, events| {
-            for event in events.iter().filter(|_| options.events) {
+            for event in events.iter().filter(|_| options.also.events) {
                 ndjson::event(out, &name, event)?;
             }
             match &mut observed {
@@ -156,7 +167,7 @@ fn print(
         let mut merged = Merger::new(limits).merge(drained);
         merged.records.sort_by_key(|record| record.first_ns);
         if let Some(observed) = &mut observed
-            && (options.observations || options.devices)
+            && (options.also.observations || options.also.devices)
         {
             observed.describe(&mut merged.records);
         }

@@ -142,9 +142,7 @@ fn run_files(files: &[(&str, Vec<u8>)], output: Output, unidirectional: bool) ->
         &Options {
             output,
             unidirectional,
-            observations: false,
-            events: false,
-            devices: false,
+            also: Also::default(),
             settings: kernel::Settings::default(),
             lists: ReplayLists::default(),
             detect: Detect::default(),
@@ -346,9 +344,7 @@ fn observations_are_lines_and_name_connections_and_a_terminal_is_safe_from_them(
         let options = Options {
             output,
             unidirectional: false,
-            observations: true,
-            events: false,
-            devices: false,
+            also: Also { observations: true, ..Also::default() },
             settings: kernel::Settings::default(),
             lists: ReplayLists::default(),
             detect: Detect::default(),

@@ -215,7 +215,7 @@ fn inspect(inspected: &mut LruCache<u32, Inspected>, owner: &Owner) -> Arc<Proce
 async fn readable(ring: Option<&Readable>) {
     let Some(ring) = ring else { return std::future::pending().await };
     if ring.ready().await.is_err() {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 
