@@ -8,6 +8,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use anyhow::{Context as _, Result, ensure};
 use weir_sensor::kernel::{FlowKey, Sockets};
 use weir_testbed::mount::Mount;
+use weir_testbed::netns::Namespace;
 
 use crate::ground::Ground;
 
@@ -15,26 +16,12 @@ pub fn of_sockets(_: &Ground) -> Result<String> {
     // A bare system may have no control groups mounted, and namespaces hide those that are.
     let _groups = Mount::cgroup2("processes")?;
     let mut sockets = Sockets::attach(1_024)?;
-    let mut expected = BTreeMap::new();
-    for address in ["127.0.0.1:0", "[::1]:0"] {
-        let listener = TcpListener::bind(address).with_context(|| address.to_owned())?;
-        let mut near = TcpStream::connect(listener.local_addr()?)?;
-        let (mut far, _) = listener.accept()?;
-        near.write_all(b"x")?;
-        far.read_exact(&mut [0])?;
-        let (client, server) = (near.local_addr()?, near.peer_addr()?);
-        expected.insert(key(6, client, server), 1);
-        expected.insert(key(6, server, client), 1);
-
-        let receiver = UdpSocket::bind(address)?;
-        let sender = UdpSocket::bind(address)?;
-        for _ in 0..3 {
-            sender.send_to(b"x", receiver.local_addr()?)?;
-        }
-        expected.insert(key(17, sender.local_addr()?, receiver.local_addr()?), 1);
+    let place = Namespace::new("sockets")?;
+    for scope in ["all", "default", "lo"] {
+        place.set(&format!("net.ipv6.conf.{scope}.disable_ipv6"), "0")?;
     }
-    let own = fs::read_to_string("/proc/thread-self/comm")?.trim_end().as_bytes().to_vec();
-    let mut told: BTreeMap<(String, u16, String, u16, u8), u32> = BTreeMap::new();
+    let (expected, own) = place.enter(talk)??;
+    let mut told: BTreeMap<Flow, u32> = BTreeMap::new();
     let mut strange = None;
     sockets.read(4_096, |flow, owner| {
         if owner.pid != std::process::id() {
@@ -51,10 +38,37 @@ pub fn of_sockets(_: &Ground) -> Result<String> {
     Ok(format!("{} flows of sockets", told.len()))
 }
 
-fn plain(flow: &FlowKey) -> (String, u16, String, u16, u8) {
+/// Sends over TCP and UDP, of both versions; the flows that were sent, and the name of who sent them.
+fn talk() -> Result<(BTreeMap<Flow, u32>, Vec<u8>)> {
+    let mut sent = BTreeMap::new();
+    for address in ["127.0.0.1:0", "[::1]:0"] {
+        let listener = TcpListener::bind(address).with_context(|| address.to_owned())?;
+        let mut near = TcpStream::connect(listener.local_addr()?)?;
+        let (mut far, _) = listener.accept()?;
+        near.write_all(b"x")?;
+        far.read_exact(&mut [0])?;
+        let (client, server) = (near.local_addr()?, near.peer_addr()?);
+        sent.insert(key(6, client, server), 1);
+        sent.insert(key(6, server, client), 1);
+
+        let receiver = UdpSocket::bind(address)?;
+        let sender = UdpSocket::bind(address)?;
+        for _ in 0..3 {
+            sender.send_to(b"x", receiver.local_addr()?)?;
+        }
+        sent.insert(key(17, sender.local_addr()?, receiver.local_addr()?), 1);
+    }
+    let own = fs::read("/proc/thread-self/comm")?.trim_ascii_end().to_vec();
+    Ok((sent, own))
+}
+
+/// Source, destination, protocol.
+type Flow = (String, u16, String, u16, u8);
+
+fn plain(flow: &FlowKey) -> Flow {
     (flow.src.to_string(), flow.src_port, flow.dst.to_string(), flow.dst_port, flow.protocol)
 }
 
-fn key(protocol: u8, src: SocketAddr, dst: SocketAddr) -> (String, u16, String, u16, u8) {
+fn key(protocol: u8, src: SocketAddr, dst: SocketAddr) -> Flow {
     (src.ip().to_string(), src.port(), dst.ip().to_string(), dst.port(), protocol)
 }
