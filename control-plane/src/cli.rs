@@ -52,7 +52,8 @@ Examples:
   weir-control-plane sensor add edge-1 --json | jq -r .token > /etc/weir/sensor.token
   weir-control-plane sensor list
   weir-control-plane sensor revoke edge-1
-  weir-control-plane sensor remove edge-1         # and all that it sent")]
+  weir-control-plane sensor remove edge-1         # says what would go: it and all that it sent
+  weir-control-plane sensor remove edge-1 --yes")]
     Sensor(Sensor),
     /// Add, list, change and remove users
     #[command(after_help = "\
@@ -115,8 +116,28 @@ pub enum SensorCommand {
     List(ListSensors),
     /// Revoke a sensor: its batches are refused from now on, what it sent stays
     Revoke(NamedSensor),
-    /// Remove a sensor and all that it sent: refused from now on, deleted by the server's next round of jobs
-    Remove(NamedSensor),
+    /// Erase a sensor and all that it sent: says what would go, and with `--yes` begins
+    Remove(RemoveSensor),
+}
+
+#[derive(Debug, Args)]
+pub struct RemoveSensor {
+    /// The sensor's id or name
+    pub name: String,
+    #[command(flatten)]
+    pub settings: Overrides,
+    #[command(flatten)]
+    pub how: Erase,
+}
+
+#[derive(Debug, Args)]
+pub struct Erase {
+    /// Do it; without it only what would go is said
+    #[arg(long)]
+    pub yes: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -159,8 +180,18 @@ pub enum UserCommand {
     Disable(NamedUser),
     /// Let a user log in again
     Enable(NamedUser),
-    /// Remove a user with their sessions and tokens; the audit log keeps the name
-    Remove(NamedUser),
+    /// Erase a user: says what would go, and with `--yes` begins; the audit log keeps what was done, without the name
+    Remove(RemoveUser),
+}
+
+#[derive(Debug, Args)]
+pub struct RemoveUser {
+    /// The user's id or name
+    pub name: String,
+    #[command(flatten)]
+    pub settings: Overrides,
+    #[command(flatten)]
+    pub how: Erase,
 }
 
 #[derive(Debug, Args)]

@@ -233,15 +233,17 @@ impl From<StoreError> for ApiError {
         let database =
             |status, slug, title, detail: &str| Self::new(status, Category::Database, slug, title, detail);
         match &error {
-            StoreError::Unavailable(_) | StoreError::Conflict(_) | StoreError::MissingPartition(_) => {
-                database(
-                    StatusCode::SERVICE_UNAVAILABLE,
-                    "database-unavailable",
-                    "The database is unavailable",
-                    "nothing was changed or it is not known whether it was; the request may be sent again",
-                )
-                .retry(2..=10)
-            }
+            // Sent again it finds out what is gone: its sender, or what it is about.
+            StoreError::Unavailable(_)
+            | StoreError::Conflict(_)
+            | StoreError::MissingPartition(_)
+            | StoreError::Erased => database(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "database-unavailable",
+                "The database is unavailable",
+                "nothing was changed or it is not known whether it was; the request may be sent again",
+            )
+            .retry(2..=10),
             StoreError::Timeout(limit) => database(
                 StatusCode::GATEWAY_TIMEOUT,
                 "database-timeout",

@@ -22,6 +22,7 @@ mod devices;
 mod docs;
 mod domains;
 mod enrollments;
+mod erasures;
 mod error;
 mod event_stream;
 mod events;
@@ -229,6 +230,8 @@ fn of_operations(routes: Routes) -> Routes {
         .add(operations, routes!(jobs::list))
         .add(operations, routes!(jobs::runs))
         .add(operations, routes!(jobs::run))
+        .add(operations, routes!(erasures::list))
+        .add(operations, routes!(erasures::get))
         .add(documentation, routes!(docs::openapi_json))
         .add(documentation, routes!(docs::page))
 }

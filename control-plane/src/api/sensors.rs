@@ -5,19 +5,21 @@ use std::time::SystemTime;
 
 use axum::Json;
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
+use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::access::Caller;
 use super::belonging;
 use super::body::Body;
+use super::erasures::{self, EraseParams, Erasure, ErasurePlan};
 use super::error::Problem;
 use super::heartbeat::Liveness;
 use super::params::{FromParams, NoParams, Params, Query};
 use super::render::{self, Point};
 use super::{ApiError, AppState};
 use crate::store::Reference;
+use crate::store::erasure::{Kind, Subject};
 use crate::store::sensors::{self, BelongingChange, Which};
 
 /// Which page of sensors.
@@ -304,42 +306,34 @@ pub async fn revoke(
     Ok(Json(Sensor::from(found.ok_or_else(unknown)?.0)))
 }
 
-/// A sensor that was deleted.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct Deleted {
-    #[schema(example = 1)]
-    pub id: i32,
-    #[schema(example = "edge-1")]
-    pub name: String,
-    /// `deleting`: what it sent is being deleted; after that there is no such sensor, and its name is free
-    #[schema(example = "deleting")]
-    pub state: &'static str,
-}
-
-/// Delete a sensor and all that it sent
+/// Erase a sensor and all that it sent, in two steps
 ///
-/// From the answer on nothing of the sensor is taken: it is told 410 `sensor-gone`. Flows, rollups and ledger
-/// are deleted in the background. Deleting again changes nothing.
+/// Without `confirmation` nothing changes: the answer says what would go, and has a confirmation for that, good
+/// once, for ten minutes, for the caller. With it the sensor ends at once: it is told 410 `sensor-gone`, and what it
+/// could not deliver stays in its own ledger. What it sent goes in the background
+/// (`GET /api/v1/erasures/{erasure}`); until that is done the sensor is shown as `deleting` and its name is taken.
+/// To keep what it sent, revoke it.
 #[utoipa::path(
     delete,
     path = "/api/v1/sensors/{id}",
     tag = "sensors",
-    params(("id" = String, Path, description = "Sensor's id or name", example = "edge-1")),
+    params(("id" = String, Path, description = "Sensor's id or name", example = "edge-1"), EraseParams),
     responses(
-        (status = 202, body = Deleted, description = "Its data is being deleted"),
+        (status = 200, body = ErasurePlan, description = "What would go; nothing changed"),
+        (status = 202, body = Erasure, description = "The sensor has ended; its data goes in the background"),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "No such sensor"),
+        (status = 409, body = Problem, content_type = "application/problem+json",
+         description = "It is being erased already, or the confirmation is not good"),
     )
 )]
 pub async fn remove(
     State(state): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
-    _: Query<NoParams>,
-) -> Result<(StatusCode, Json<Deleted>), ApiError> {
-    let removed = sensors::remove(&state.pool, &caller.author(), &named(&id)?).await?;
-    let (id, name) = removed.ok_or_else(unknown)?;
-    state.auth.forget(id);
-    Ok((StatusCode::ACCEPTED, Json(Deleted { id, name, state: "deleting" })))
+    Query { value: params, .. }: Query<EraseParams>,
+) -> Result<Response, ApiError> {
+    let subject = Subject::new(Kind::Sensor, named(&id)?);
+    erasures::erase(&state, &caller, &subject, params).await
 }
 
 /// The sensor that a path names.

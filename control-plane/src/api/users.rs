@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::extract::{Path, State};
+use axum::response::Response;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -9,12 +10,14 @@ use utoipa::ToSchema;
 use super::access::Caller;
 use super::auth::{Ended, find_user};
 use super::body::Body;
+use super::erasures::{self, EraseParams, Erasure, ErasurePlan};
 use super::error::Problem;
 use super::paging::PageParams;
 use super::params::{NoParams, Query};
 use super::{ApiError, AppState, render};
 use crate::auth::Role;
 use crate::store::Reference;
+use crate::store::erasure::{Kind, Subject};
 use crate::store::sessions;
 use crate::store::users::{self, Update};
 
@@ -71,16 +74,6 @@ pub struct UserChange {
     /// A new password ends the user's sessions
     #[schema(value_type = Option<String>, format = Password, min_length = 12, max_length = 256)]
     pub password: Option<SecretString>,
-}
-
-/// What went.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(example = json!({"id": 2, "name": "bob", "sessions_ended": 1, "tokens_ended": 3}))]
-pub struct RemovedUser {
-    pub id: i32,
-    pub name: String,
-    pub sessions_ended: u64,
-    pub tokens_ended: u64,
 }
 
 impl From<users::User> for User {
@@ -196,37 +189,34 @@ pub async fn change(
     Ok(Json(changed.into()))
 }
 
-/// Delete a user
+/// Erase a user, in two steps
 ///
-/// Their sessions and tokens end first. The audit log keeps their name.
+/// Without `confirmation` nothing changes: the answer says what would go, and has a confirmation for that, good
+/// once, for ten minutes, for the caller. With it the user's sessions, tokens and account end at once; their name
+/// in the audit log and elsewhere goes in the background (`GET /api/v1/erasures/{erasure}`). To keep somebody from
+/// logging in and the log as it is, `PATCH` with `disabled`.
 #[utoipa::path(
     delete,
     path = "/api/v1/users/{user}",
     tag = "users",
-    params(("user" = String, Path, description = "User's id or name", example = "bob")),
+    params(("user" = String, Path, description = "User's id or name", example = "bob"), EraseParams),
     responses(
-        (status = 200, body = RemovedUser, description = "What went"),
+        (status = 200, body = ErasurePlan, description = "What would go; nothing changed"),
+        (status = 202, body = Erasure, description = "The user is gone; the rest goes in the background"),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "No such user"),
-        (status = 409, body = Problem, content_type = "application/problem+json", description = "It is the last admin"),
+        (status = 409, body = Problem, content_type = "application/problem+json",
+         description = "It is the last admin, or the confirmation is not good"),
     )
 )]
 pub async fn remove(
     State(state): State<AppState>,
     caller: Caller,
     Path(user): Path<String>,
-    _: Query<NoParams>,
-) -> Result<Json<RemovedUser>, ApiError> {
-    let user = Reference::Id(find_user(&state, &user, "user").await?.user_id);
-    let removed = users::remove(&state.pool, &caller.author(), &user).await?;
-    state.auth.forget_user(removed.user.user_id);
-    // Whoever reads the answer finds none of the user's streams open here.
-    state.stream.end_user(removed.user.user_id);
-    Ok(Json(RemovedUser {
-        id: removed.user.user_id,
-        name: removed.user.name,
-        sessions_ended: removed.sessions,
-        tokens_ended: removed.tokens,
-    }))
+    Query { value: params, .. }: Query<EraseParams>,
+) -> Result<Response, ApiError> {
+    let user_id = find_user(&state, &user, "user").await?.user_id;
+    let subject = Subject::new(Kind::User, Reference::Id(user_id));
+    erasures::erase(&state, &caller, &subject, params).await
 }
 
 /// End all sessions of a user

@@ -38,7 +38,7 @@ pub use keys::{Key, Keys};
 pub use login::{Granted, Login, LoginError};
 pub use password::{MAX_BYTES as MAX_PASSWORD_BYTES, PasswordError, Passwords, weakness};
 pub use role::{Role, Scope};
-pub use token::{ApiToken, EnrollmentToken, RefreshToken, SensorToken, SetupToken, Ticket};
+pub use token::{ApiToken, EnrollmentToken, EraseToken, RefreshToken, SensorToken, SetupToken, Ticket};
 
 /// How long an answer about a credential is believed: half of the second within which a revocation must take
 /// effect everywhere. A sensor's batches are checked again in the transaction that stores them.

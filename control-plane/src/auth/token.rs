@@ -56,6 +56,11 @@ kind!(
     Ticket, OfStream, "weir_t_"
 );
 
+kind!(
+    /// Confirms one erasure, once, within minutes.
+    EraseToken, OfErasure, "weir_x_"
+);
+
 /// Shown once, when made; the database has its hash.
 pub struct Token<K>(SecretString, PhantomData<K>);
 

@@ -5,9 +5,10 @@ use jiff::Timestamp;
 use serde_json::json;
 use weir_control_plane::auth::SensorToken;
 use weir_control_plane::store::audit::Author;
+use weir_control_plane::store::erasure::{Kind, Subject};
 use weir_control_plane::store::sensors::{self, Sensor, Which, is_name};
 
-use crate::cli::{ListSensors, NamedSensor, Sensor as Arguments, SensorCommand};
+use crate::cli::{ListSensors, NamedSensor, RemoveSensor, Sensor as Arguments, SensorCommand};
 
 /// Sensors read at once.
 const PAGE: i64 = 1_000;
@@ -93,20 +94,9 @@ async fn revoke(arguments: NamedSensor) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn remove(arguments: NamedSensor) -> anyhow::Result<()> {
-    let Some(sensor) = sensors::named(&arguments.name) else {
-        bail!("`{}` is neither a sensor's id nor a name", arguments.name);
+async fn remove(RemoveSensor { name, settings, how }: RemoveSensor) -> anyhow::Result<()> {
+    let Some(sensor) = sensors::named(&name) else {
+        bail!("`{name}` is neither a sensor's id nor a name");
     };
-    let pool = super::connect_migrated(&arguments.settings).await?;
-    let Some((id, name)) =
-        sensors::remove(&pool, &Author::command_line(), &sensor).await.context("remove")?
-    else {
-        bail!("no sensor has the id or name `{}`", arguments.name);
-    };
-    if arguments.json {
-        println!("{}", json!({"id": id, "name": name, "state": "deleting"}));
-    } else {
-        println!("sensor {name} (id {id}) is removed; the server deletes what it sent");
-    }
-    Ok(())
+    super::erase::run(&settings, Subject::new(Kind::Sensor, sensor), &how).await
 }

@@ -12,11 +12,12 @@ use serde_json::json;
 use weir_control_plane::auth::{Keys, MAX_PASSWORD_BYTES, Passwords, SetupToken, weakness};
 use weir_control_plane::store::Reference;
 use weir_control_plane::store::audit::Author;
+use weir_control_plane::store::erasure::{Kind, Subject};
 use weir_control_plane::store::users::{self, Update, User};
 use weir_control_plane::store::{Pool, signing};
 
 use crate::cli::{AddUser, Keys as KeysArguments, KeysCommand, NamedUser, SetUserPassword, SetupLink};
-use crate::cli::{ListUsers, SetUserRole, User as Arguments, UserCommand};
+use crate::cli::{ListUsers, RemoveUser, SetUserRole, User as Arguments, UserCommand};
 
 /// Users read at once.
 const PAGE: i64 = 1_000;
@@ -93,21 +94,11 @@ async fn change(pool: &Pool, user: &User, update: &Update, as_json: bool) -> any
     Ok(())
 }
 
-async fn remove(arguments: NamedUser) -> anyhow::Result<()> {
-    let (pool, user) = find(&arguments).await?;
-    let removed = users::remove(&pool, &Author::command_line(), &Reference::Id(user.user_id))
-        .await
-        .with_context(|| format!("remove {}", user.name))?;
-    let (sessions, tokens) = (removed.sessions, removed.tokens);
-    if arguments.json {
-        let line = json!({
-            "id": user.user_id, "name": user.name, "sessions_ended": sessions, "tokens_ended": tokens,
-        });
-        println!("{line}");
-    } else {
-        println!("user {} is gone, with {sessions} sessions and {tokens} tokens", user.name);
-    }
-    Ok(())
+async fn remove(RemoveUser { name, settings, how }: RemoveUser) -> anyhow::Result<()> {
+    let Some(user) = users::named(&name.to_lowercase()) else {
+        bail!("`{name}` is neither a user's id nor a name");
+    };
+    super::erase::run(&settings, Subject::new(Kind::User, user), &how).await
 }
 
 /// `setup-link`: what makes the first admin without a password on this host.

@@ -147,6 +147,7 @@ impl Ingest {
         let batch = Arc::new(batch);
         match self.store(sensor_id, &batch, clock).await? {
             Stored::Revoked => Err(IngestError::Revoked),
+            Stored::Outdated => Err(StoreError::Unavailable("names were erased meanwhile".to_owned()).into()),
             Stored::Gone => Err(IngestError::Gone),
             Stored::Duplicate(reason) => Ok(Accepted { duplicate: true, kept: kept(reason), records }),
             Stored::New => {
@@ -184,13 +185,13 @@ impl Ingest {
         Ok(())
     }
 
-    /// Stores the batch; once more if a partition went away after we last saw it.
+    /// Stores the batch; once more if a partition, or a name, went away after we last saw it.
     async fn store(&self, sensor_id: i32, batch: &Arc<Batch>, clock: Clock) -> Result<Stored, StoreError> {
         let mut wanted = batches::partitions(batch)?.to_vec();
         if batch.flows.is_empty() {
             wanted.clear();
         }
-        let numbers = Arc::new(self.dictionary.resolve(&self.pool, &batch.context).await?);
+        let mut numbers = Arc::new(self.dictionary.resolve(&self.pool, &batch.context).await?);
         for attempt in 0.. {
             partitions::ensure(&self.pool, &self.known, &wanted).await?;
             let rollup = {
@@ -202,6 +203,13 @@ impl Ingest {
                 async { rollup.await.map_err(|_| StoreError::Unavailable("a rollup failed".to_owned())) };
             match batches::store(&self.pool, sensor_id, batch, clock, &numbers, rollup).await {
                 Err(StoreError::MissingPartition(_)) if attempt == 0 => self.known.forget(),
+                Ok(Stored::Outdated) if attempt == 0 => {
+                    self.dictionary.forget(numbers.edition);
+                    numbers = Arc::new(self.dictionary.resolve(&self.pool, &batch.context).await?);
+                }
+                Ok(Stored::Outdated) => {
+                    return Err(StoreError::Unavailable("the batch's names are being erased".to_owned()));
+                }
                 result => return result,
             }
         }

@@ -1,5 +1,5 @@
-//! The upkeep of the tables: partitions made ahead of time, old ones dropped, deleted sensors' data deleted,
-//! rollups trimmed, indexes brought up to date.
+//! The upkeep of the tables: partitions made ahead of time, old ones dropped, erasures carried out, rollups
+//!  trimmed, indexes brought up to date.
 
 use std::time::Duration;
 
@@ -157,24 +157,22 @@ impl Maintenance {
         Ok(())
     }
 
-    /// What is left of sensors that were deleted.
+    /// What is left of users and sensors that were erased. One that fails does not hold up the others.
     async fn erase(&self) -> Result<(), StoreError> {
-        for sensor_id in erasure::pending(&self.pool).await? {
-            let erasure::Receipt { flows, rollup_rows, batches, point_totals, events, detections } =
-                erasure::erase(&self.pool, sensor_id).await?;
-            tracing::info!(
-                sensor_id,
-                flows,
-                rollup_rows,
-                batches,
-                point_totals,
-                events,
-                detections,
-                "a deleted sensor is erased"
-            );
-            self.metrics.sensors_erased.inc();
+        let mut failure = None;
+        for erasure_id in erasure::open(&self.pool).await? {
+            match erasure::work(&self.pool, erasure_id).await {
+                Ok(None) => {}
+                Ok(Some(done)) => {
+                    let rows: i64 = done.places.iter().map(|place| place.erased).sum();
+                    let kind = done.kind.name();
+                    tracing::info!(erasure_id, kind, subject_id = done.subject_id, rows, "erased");
+                    self.metrics.erasures.with_label_values(&[kind]).inc();
+                }
+                Err(error) => failure = Some(error),
+            }
         }
-        Ok(())
+        failure.map_or(Ok(()), Err)
     }
 
     async fn tally(&self) -> Result<(), StoreError> {

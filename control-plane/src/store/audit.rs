@@ -70,8 +70,43 @@ pub struct Filter {
     pub to: Option<SystemTime>,
 }
 
-/// Writes a row in the caller's transaction, and an event that tells of it without what changed.
+/// Writes a row in the caller's transaction, and an event that tells of it without what changed. Fails if the
+/// author or the subject is being erased, or was: the change is then not made.
 pub async fn record(lease: &Lease<'_>, author: &Author, change: &Change) -> Result<(), StoreError> {
+    hold(lease, author.kind, author.id.as_deref()).await?;
+    hold(lease, change.subject_kind, change.subject_id.as_deref()).await?;
+    write(lease, author, change).await
+}
+
+/// The row of the change that ends its subject.
+pub(super) async fn record_last(
+    lease: &Lease<'_>,
+    author: &Author,
+    change: &Change,
+) -> Result<(), StoreError> {
+    if (author.kind, &author.id) != (change.subject_kind, &change.subject_id) {
+        hold(lease, author.kind, author.id.as_deref()).await?;
+    }
+    write(lease, author, change).await
+}
+
+/// Keeps whom the row names from being erased before it is there: an erasure waits for this transaction, and then
+/// finds the row.
+async fn hold(lease: &Lease<'_>, kind: &str, id: Option<&str>) -> Result<(), StoreError> {
+    let sql = match kind {
+        "user" => "SELECT FROM account WHERE user_id = $1 FOR KEY SHARE",
+        "token" => "SELECT FROM api_token WHERE api_token_id = $1 FOR KEY SHARE",
+        "sensor" => "SELECT FROM sensor WHERE sensor_id = $1 AND deleted_at IS NULL FOR SHARE",
+        _ => return Ok(()),
+    };
+    let Some(id) = id.and_then(|id| id.parse::<i32>().ok()) else { return Ok(()) };
+    match lease.client().query_opt(sql, &[&id]).await? {
+        Some(_) => Ok(()),
+        None => Err(StoreError::Erased),
+    }
+}
+
+async fn write(lease: &Lease<'_>, author: &Author, change: &Change) -> Result<(), StoreError> {
     let (before, after) = (text(change.before.as_ref()), text(change.after.as_ref()));
     let row = lease
         .client()

@@ -1,8 +1,8 @@
 //! The transaction that stores a batch: all of it, once, or nothing.
 //!
-//! In this order: the sensor's lock, the batch's key (a repeat ends here), its observation points, its rows,
-//! the kernel's totals, the rollups, the detections, the devices, the sensor's status, the events. Rows that several
-//! batches write are locked last and in key order, so locks are short and cannot form a circle.
+//! In this order: the dictionary's edition, the sensor's lock, the batch's key (a repeat ends here), its observation
+//! points, its rows, the kernel's totals, the rollups, the detections, the devices, the sensor's status, the events.
+//! Rows that several batches write are locked last and in key order, so locks are short and cannot form a circle.
 
 use std::future::Future;
 use std::pin::pin;
@@ -12,7 +12,7 @@ use futures_util::SinkExt as _;
 use serde_json::json;
 use tokio_postgres::types::ToSql;
 
-use super::dictionary::Numbers;
+use super::dictionary::{self, Numbers};
 use super::events::{self, NewEvent, Topic};
 use super::partitions::{Parent, Partition};
 use super::{Class, Isolation, Lease, Pool, StoreError, copy, detections, devices, locks, rollups};
@@ -37,6 +37,8 @@ pub enum Stored {
     Revoked,
     /// The sensor was deleted; nothing changed.
     Gone,
+    /// The names' numbers are of an older edition of the dictionary; nothing changed.
+    Outdated,
 }
 
 /// What a request says of its sensor's clock.
@@ -83,6 +85,9 @@ async fn steps(
     numbers: &Numbers,
     rollup: impl Future<Output = Result<Vec<Row>, StoreError>>,
 ) -> Result<Stored, StoreError> {
+    if !dictionary::is_current(lease, numbers).await? {
+        return Ok(Stored::Outdated);
+    }
     let batch_id = match insert_key(lease, sensor_id, batch, clock).await? {
         Ok(batch_id) => batch_id,
         Err(stored) => return Ok(stored),

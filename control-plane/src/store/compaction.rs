@@ -11,7 +11,7 @@ use std::time::SystemTime;
 use jiff::Timestamp;
 
 use super::partitions::{Parent, Partition};
-use super::{Class, Isolation, Pool, StoreError};
+use super::{Class, Isolation, Pool, StoreError, locks};
 
 /// Late parts of an epoch come within this long after its bucket.
 const GRACE_S: f64 = 120.0;
@@ -97,6 +97,7 @@ async fn trim(pool: &Pool, partition: &str, buckets: &[Bucket], keys: usize) -> 
              FROM unnest($1::timestamptz[], $2::integer[]) AS closed (bucket, sensor_id)
              JOIN {partition} AS rollup USING (bucket, sensor_id)
              WHERE dimension IN (1, 2, 3, 4, 6, 7, 8)
+               AND EXISTS (SELECT FROM sensor WHERE sensor.sensor_id = closed.sensor_id AND deleted_at IS NULL)
                AND NOT (src = '::/0' AND dst = '::/0' AND protocol = -1 AND number = -1)
              WINDOW bucket_of AS (PARTITION BY dimension, bucket, sensor_id)
          ), gone AS (
@@ -120,8 +121,15 @@ async fn trim(pool: &Pool, partition: &str, buckets: &[Bucket], keys: usize) -> 
     );
     let work = async {
         let lease = pool.begin(Class::Maintenance, Isolation::ReadCommitted, "compact").await?;
-        let result = lease.client().query_one(&sql, &[&times, &sensors, &half, &quarter]).await;
-        lease.finish(result.map_err(StoreError::from)).await
+        let result = async {
+            // An erasure begins before this or after: no bucket of a deleted sensor gets a new row.
+            let lock = "SELECT pg_advisory_xact_lock_shared($1, sensor_id)
+                        FROM (SELECT DISTINCT unnest($2::integer[]) AS sensor_id ORDER BY 1) AS closed";
+            lease.client().execute(lock, &[&locks::SENSOR, &sensors]).await?;
+            Ok(lease.client().query_one(&sql, &[&times, &sensors, &half, &quarter]).await?)
+        }
+        .await;
+        lease.finish(result).await
     };
     let count: i64 = pool.within(Class::Maintenance, work).await?.get(0);
     Ok(count.unsigned_abs())

@@ -80,12 +80,11 @@ pub async fn by_token(pool: &Pool, token_sha256: &[u8]) -> Result<Option<Identit
     let work = async {
         let mut lease = pool.begin(Class::Admin, Isolation::Snapshot, "sensor_by_token").await?;
         let result = async {
-            let sql = "SELECT c.sensor_id, credential_id, coalesce(s.name, g.name, ''),
+            let sql = "SELECT c.sensor_id, credential_id, coalesce(s.name, ''),
                               s.sensor_id IS NULL OR s.deleted_at IS NOT NULL, s.revoked_at IS NOT NULL,
                               c.revoked_at IS NOT NULL OR coalesce(c.expires_at <= now(), false),
                               first_used_at IS NULL
                        FROM sensor_credential c LEFT JOIN sensor s USING (sensor_id)
-                                                LEFT JOIN sensor_gone g USING (sensor_id)
                        WHERE token_sha256 = $1";
             let statement = lease.prepared(sql).await?;
             Ok(lease.client().query_opt(&statement, &[&token_sha256]).await?)

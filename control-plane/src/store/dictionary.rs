@@ -3,7 +3,8 @@
 //! [`Dictionary::resolve`] runs before the transaction of a batch, in statements that commit by themselves,
 //! and remembers for the rest of the day what it found. A domain is deleted no earlier than two days after
 //! the last flow that may refer to it was dropped, so a number that is remembered for a day never goes away
-//! while it is remembered.
+//! while it is remembered. An erasure does not wait so long: it makes a new edition, and a batch whose numbers are
+//! of an older one is not stored with them ([`is_current`]).
 
 use std::collections::BTreeSet;
 use std::hash::Hash;
@@ -16,7 +17,7 @@ use jiff::tz::TimeZone;
 use weir_wire::Place;
 
 use super::processes::{self, Process};
-use super::{Class, Isolation, Lease, Pool, StoreError};
+use super::{Class, Isolation, Lease, Pool, StoreError, locks};
 use crate::ingest::Context;
 
 /// Names that are remembered; at this many all are forgotten and looked up again.
@@ -29,6 +30,8 @@ const CHUNK: i64 = 20_000;
 pub struct Numbers {
     pub domains: Vec<i32>,
     pub processes: Vec<i32>,
+    /// Which edition of the dictionary they are of.
+    pub edition: i64,
 }
 
 /// The numbers of today's names.
@@ -40,6 +43,8 @@ pub struct Dictionary {
 #[derive(Default)]
 struct Known {
     day: Date,
+    /// That was current before the first of the names was looked up.
+    edition: Option<i64>,
     domains: HashMap<String, i32>,
     systems: HashMap<u32, String>,
     processes: HashMap<Process, i32>,
@@ -62,36 +67,54 @@ impl Dictionary {
             return Ok(Numbers::default());
         }
         let day = Timestamp::now().to_zoned(TimeZone::UTC).date();
-        let (mut domains, mut processes, new_systems) = {
+        let (mut domains, mut processes, new_systems, mut edition) = {
             let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
             let known = known.of(day);
             let names = context.names.iter().map(|name| (name.is_empty(), name));
             let told = context.processes.iter().map(|process| (process.name.is_empty(), process));
             let new_systems = systems(&context.places, &known.systems);
-            (Wanted::of(names, &known.domains), Wanted::of(told, &known.processes), new_systems)
+            let domains = Wanted::of(names, &known.domains);
+            (domains, Wanted::of(told, &known.processes), new_systems, known.edition)
         };
         if !domains.new.is_empty() || !processes.new.is_empty() || !new_systems.is_empty() {
             let work = async {
                 let lease = pool.lease(Class::Ingest, "dictionary").await?;
                 let result = async {
+                    let edition = match edition {
+                        Some(edition) => edition,
+                        None => lease.client().query_one(EDITION, &[]).await?.get(0),
+                    };
                     add_systems(&lease, &new_systems, day).await?;
                     domains.take(add_domains(&lease, &domains.new, day).await?);
                     processes.take(processes::add(&lease, &processes.new, day).await?);
-                    Ok(())
+                    Ok(edition)
                 }
                 .await;
                 lease.finish(result).await
             };
-            pool.within(Class::Ingest, work).await?;
+            edition = Some(pool.within(Class::Ingest, work).await?);
         }
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let known = known.of(day);
-        let numbers = Numbers {
-            domains: domains.remember(&mut known.domains)?,
-            processes: processes.remember(&mut known.processes)?,
-        };
+        // What was found in an older edition than others found meanwhile is not remembered.
+        let of_theirs = known.edition.is_none() || known.edition == edition;
+        if of_theirs {
+            known.edition = edition;
+        }
         known.systems.extend(new_systems);
-        Ok(numbers)
+        Ok(Numbers {
+            domains: domains.numbers(of_theirs.then_some(&mut known.domains))?,
+            processes: processes.numbers(of_theirs.then_some(&mut known.processes))?,
+            edition: edition.unwrap_or_default(),
+        })
+    }
+
+    /// Looks everything up again, if what is remembered is of this edition.
+    pub fn forget(&self, edition: i64) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.edition == Some(edition) {
+            *known = Known::default();
+        }
     }
 }
 
@@ -125,18 +148,43 @@ impl<T: Clone + Eq + Hash + Ord> Wanted<T> {
         self.found = found;
     }
 
-    /// The numbers in the batch's order; what was found is known from now on.
-    fn remember(self, known: &mut HashMap<T, i32>) -> Result<Vec<i32>, StoreError> {
+    /// The numbers in the batch's order; what was found is known there from now on.
+    fn numbers(self, known: Option<&mut HashMap<T, i32>>) -> Result<Vec<i32>, StoreError> {
         let Self { slots, new, found } = self;
         let number = |slot| match slot {
             Ok(number) => Some(number),
             Err(place) => new.get::<usize>(place).and_then(|value| found.get(value)).copied(),
         };
-        // Nobody deletes a name of today; a hand in the database may.
+        // Nobody deletes a name of today; a hand in the database, or an erasure, may.
         let numbers: Option<Vec<i32>> = slots.into_iter().map(number).collect();
-        known.extend(found);
+        if let Some(known) = known {
+            known.extend(found);
+        }
         numbers.ok_or_else(|| StoreError::Unavailable("a name went while it was looked up".to_owned()))
     }
+}
+
+const EDITION: &str = "SELECT edition FROM dictionary_edition";
+
+/// Whether the numbers hold until the caller's transaction ends: a new edition waits for that.
+pub(super) async fn is_current(lease: &mut Lease<'_>, numbers: &Numbers) -> Result<bool, StoreError> {
+    if numbers.domains.iter().chain(&numbers.processes).all(|number| *number == 0) {
+        return Ok(true);
+    }
+    let lock = lease.prepared(locks::BESIDE).await?;
+    let edition = lease.prepared(EDITION).await?;
+    let client = lease.client();
+    // Sent together, done one after the other: the second one sees what the lock waited for.
+    let lock_id: &[&(dyn tokio_postgres::types::ToSql + Sync)] = &[&locks::DICTIONARY];
+    let (_, row) = tokio::try_join!(client.execute(&lock, lock_id), client.query_one(&edition, &[]))?;
+    Ok(row.get::<_, i64>(0) == numbers.edition)
+}
+
+/// Waits for the batches that are being stored with numbers of this edition, and begins another one.
+pub(super) async fn new_edition(lease: &Lease<'_>) -> Result<(), StoreError> {
+    lease.client().execute(locks::ALONE, &[&locks::DICTIONARY]).await?;
+    lease.client().execute("UPDATE dictionary_edition SET edition = edition + 1", &[]).await?;
+    Ok(())
 }
 
 /// Systems whose organisation is not what is remembered, in order.

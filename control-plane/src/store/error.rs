@@ -21,6 +21,9 @@ pub enum StoreError {
     /// A partition was dropped between the look and the write.
     #[error("a partition is missing: {0}")]
     MissingPartition(tokio_postgres::Error),
+    /// Who makes the change, or what it is of, is being erased.
+    #[error("who makes the change, or what it is of, is being erased")]
+    Erased,
     /// Anything else that Postgres refuses.
     #[error("{}", detail(.0))]
     Database(tokio_postgres::Error),
@@ -58,6 +61,7 @@ impl StoreError {
             Self::Conflict(_) => "conflict",
             Self::OutOfRange(_) => "out_of_range",
             Self::MissingPartition(_) => "missing_partition",
+            Self::Erased => "erased",
             Self::Database(_) => "database",
         }
     }

@@ -221,7 +221,7 @@ pub async fn hold(lease: &Lease<'_>, turn: &Turn) -> Result<bool, StoreError> {
 }
 
 /// Writes a run's end and when the next one is due: `next` after the beginning of a run that was done, after
-/// the end of any other. `false` if another instance has the job: its run is the one that counts.
+/// the end of any other; at once if it was asked for meanwhile. `false` if another instance has the job: its run is the one that counts.
 pub async fn end(
     pool: &Pool,
     turn: &Turn,
@@ -240,7 +240,8 @@ pub async fn end(
             let Some(row) = lease.client().query_opt(sql, &values).await? else { return Ok(false) };
             let started_at: SystemTime = row.get(0);
             let sql = "UPDATE job SET holder = NULL, held_until = NULL,
-                              requested_at = CASE WHEN $3 = 'stopped' THEN requested_at END,
+                              requested_at = CASE WHEN $3 = 'stopped' OR requested_at > $4::timestamptz
+                                                  THEN requested_at END,
                               next_at = CASE WHEN $3 = 'done'
                                              THEN greatest($4::timestamptz + make_interval(secs => $5), now())
                                              ELSE now() + make_interval(secs => $5) END,

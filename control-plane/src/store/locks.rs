@@ -12,6 +12,9 @@ pub(super) const SIGNING: i64 = 0x7765_6972_0000_0003;
 /// Of a change that takes an admin away, so that two cannot each count on the other's admin.
 pub(super) const LAST_ADMIN: i64 = 0x7765_6972_0000_0004;
 
+/// Held beside others ([`BESIDE`]) by whoever stores with numbers of names; alone by whoever makes a new edition.
+pub(super) const DICTIONARY: i64 = 0x7765_6972_0000_0005;
+
 /// With a sensor's id. Held shared by each transaction that stores for a sensor ([`SHARED`]). Whoever ends a
 /// sensor takes the same lock for itself ([`EXCLUSIVE`]): it waits for what is in flight and, unlike at a lock
 /// of the row, stands in a queue, so that a sensor which never pauses cannot put off its own end.
@@ -29,3 +32,5 @@ pub(super) const SHARED: &str = "SELECT pg_advisory_xact_lock_shared($1, $2)";
 pub(super) const EXCLUSIVE: &str = "SELECT pg_advisory_xact_lock($1, $2)";
 /// Takes a single lock, until the transaction ends.
 pub(super) const ALONE: &str = "SELECT pg_advisory_xact_lock($1)";
+/// Takes a single lock beside others, until the transaction ends.
+pub(super) const BESIDE: &str = "SELECT pg_advisory_xact_lock_shared($1)";

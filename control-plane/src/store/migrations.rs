@@ -50,6 +50,7 @@ pub const MIGRATIONS: &[Migration] = &[
     migration!(111, "0111", "search"),
     migration!(120, "0120", "sensor_presence"),
     migration!(121, "0121", "sensor_configuration"),
+    migration!(125, "0125", "erasures"),
     migration!(140, "0140", "processes"),
 ];
 

@@ -230,43 +230,14 @@ pub async fn revoke(
     author: &Author,
     sensor: &Reference,
 ) -> Result<Option<(i32, String)>, StoreError> {
-    let sql = "UPDATE sensor SET revoked_at = coalesce(revoked_at, clock_timestamp())
-               WHERE sensor_id = $1 AND deleted_at IS NULL RETURNING sensor_id, name";
-    end(pool, author, sensor, ("sensor_revoke", "sensor.revoke"), sql).await
-}
-
-/// Deletes a sensor: as [`revoke`], and a job deletes all that is stored of it ([`super::erasure`]).
-pub async fn remove(
-    pool: &Pool,
-    author: &Author,
-    sensor: &Reference,
-) -> Result<Option<(i32, String)>, StoreError> {
-    let sql = "UPDATE sensor SET revoked_at = coalesce(revoked_at, clock_timestamp()),
-                                 deleted_at = coalesce(deleted_at, clock_timestamp())
-               WHERE sensor_id = $1 RETURNING sensor_id, name";
-    end(pool, author, sensor, ("sensor_remove", "sensor.remove"), sql).await
-}
-
-/// `names` are the operation's in the metrics and the action's in the audit log.
-async fn end(
-    pool: &Pool,
-    author: &Author,
-    sensor: &Reference,
-    names: (&'static str, &'static str),
-    sql: &'static str,
-) -> Result<Option<(i32, String)>, StoreError> {
-    let (id, name) = sensor.parts();
     let work = async {
-        let lease = pool.begin(Class::Admin, Isolation::ReadCommitted, names.0).await?;
+        let lease = pool.begin(Class::Admin, Isolation::ReadCommitted, "sensor_revoke").await?;
         let result = async {
-            let client = lease.client();
-            let find = "SELECT sensor_id FROM sensor WHERE sensor_id = $1 OR name = $2";
-            let Some(row) = client.query_opt(find, &[&id, &name]).await? else { return Ok(None) };
-            let sensor_id: i32 = row.get(0);
-            client.execute(locks::EXCLUSIVE, &[&locks::SENSOR, &sensor_id]).await?;
-            let Some(row) = client.query_opt(sql, &[&sensor_id]).await? else { return Ok(None) };
-            let name: String = row.get(1);
-            tell(&lease, author, names.1, sensor_id, &name, (None, None)).await?;
+            let Some((sensor_id, name, _)) = lock(&lease, sensor).await? else { return Ok(None) };
+            let sql =
+                "UPDATE sensor SET revoked_at = coalesce(revoked_at, clock_timestamp()) WHERE sensor_id = $1";
+            lease.client().execute(sql, &[&sensor_id]).await?;
+            tell(&lease, author, "sensor.revoke", sensor_id, &name, (None, None)).await?;
             Ok(Some((sensor_id, name)))
         }
         .await;

@@ -43,7 +43,7 @@ pub struct Update {
 /// Why an account was not changed.
 #[derive(Debug, thiserror::Error)]
 pub enum UserError {
-    #[error("there is a user of that name already")]
+    #[error("there is a user of that name already, or one is being erased")]
     Taken,
     #[error("no user has this id or name")]
     Unknown,
@@ -82,9 +82,9 @@ pub async fn add(
     let work = async {
         let lease = pool.begin(Class::Admin, Isolation::ReadCommitted, "user_add").await?;
         let result = insert(&lease, author, name, role, password_hash).await;
-        lease.finish(result).await
+        finish(lease, result).await
     };
-    taken(pool.within(Class::Admin, work).await)
+    taken(within(pool, work).await)
 }
 
 /// Makes the first admin with a set-up link, which works once and only while there is no account.
@@ -99,25 +99,24 @@ pub async fn set_up(
         let lease = pool.begin(Class::Admin, Isolation::ReadCommitted, "user_set_up").await?;
         let result = async {
             // Two links at once: the second waits for this row and finds it gone, or finds an account.
-            lease.client().batch_execute("LOCK TABLE setup_link IN EXCLUSIVE MODE").await?;
-            let used = lease
-                .client()
-                .execute(
-                    "DELETE FROM setup_link WHERE token_sha256 = $1 AND expires_at > now()
-                     AND NOT EXISTS (SELECT FROM account)",
-                    &[&token_sha256],
-                )
-                .await?;
-            if used == 0 {
-                return Ok(None);
+            let client = lease.client();
+            client.batch_execute("LOCK TABLE setup_link IN EXCLUSIVE MODE").await?;
+            let sql = "DELETE FROM setup_link WHERE token_sha256 = $1 AND expires_at > now()
+                       AND NOT EXISTS (SELECT FROM account)";
+            if client.execute(sql, &[&token_sha256]).await? == 0 {
+                return Ok(false);
             }
-            lease.client().execute("DELETE FROM setup_link", &[]).await?;
-            insert(&lease, author, name, Role::Admin, password_hash).await.map(Some)
-        }
-        .await;
-        lease.finish(result).await
+            client.execute("DELETE FROM setup_link", &[]).await?;
+            Ok(true)
+        };
+        let result = match result.await.map_err(UserError::Store) {
+            Ok(true) => insert(&lease, author, name, Role::Admin, password_hash).await,
+            Ok(false) => Err(UserError::NoSetup),
+            Err(error) => Err(error),
+        };
+        finish(lease, result).await
     };
-    taken(pool.within(Class::Admin, work).await)?.ok_or(UserError::NoSetup)
+    taken(within(pool, work).await)
 }
 
 /// Whether a set-up link would work now; asked before a password is hashed for it.
@@ -170,7 +169,8 @@ async fn change(
     user: &Reference,
     update: &Update,
 ) -> Result<User, UserError> {
-    let old = lock(lease, user).await?;
+    // Not for its end: whoever changes something meanwhile holds it against that only.
+    let old = held(lease, user, "FOR NO KEY UPDATE").await?;
     let row = lease
         .client()
         .query_one(
@@ -241,45 +241,6 @@ pub async fn change_password(
     pool.within(Class::Admin, work).await
 }
 
-/// Deletes an account: its sessions and tokens first, then itself. The audit log keeps its name.
-pub async fn remove(pool: &Pool, author: &Author, user: &Reference) -> Result<Removed, UserError> {
-    let work = async {
-        let lease = pool.begin(Class::Admin, Isolation::ReadCommitted, "user_remove").await?;
-        let result = delete(&lease, author, user).await;
-        finish(lease, result).await
-    };
-    within(pool, work).await
-}
-
-/// What went with an account.
-#[derive(Clone, Debug)]
-pub struct Removed {
-    pub user: User,
-    pub sessions: u64,
-    pub tokens: u64,
-}
-
-async fn delete(lease: &Lease<'_>, author: &Author, user: &Reference) -> Result<Removed, UserError> {
-    // Whoever is just logging in, refreshing or making a token holds this row, or waits for it here and
-    // then finds nobody.
-    let user = lock(lease, user).await?;
-    let client = lease.client();
-    let id: &[&(dyn tokio_postgres::types::ToSql + Sync)] = &[&user.user_id];
-    let run = async |sql: &str| client.execute(sql, id).await.map_err(StoreError::from);
-    let sessions = sessions::end_all(lease, user.user_id, None, "user removed").await?;
-    let tokens = run("UPDATE api_token SET revoked_at = now()
-                      WHERE user_id = $1 AND revoked_at IS NULL AND coalesce(expires_at > now(), true)")
-    .await?;
-    run("DELETE FROM session WHERE user_id = $1").await?;
-    run("DELETE FROM api_token WHERE user_id = $1").await?;
-    run("DELETE FROM login_throttle WHERE kind = 0 AND bucket = $1").await?;
-    run("DELETE FROM account WHERE user_id = $1").await?;
-    keep_an_admin(lease, &user).await?;
-    let after = json!({"sessions_ended": sessions, "tokens_ended": tokens});
-    audit::record(lease, author, &subject("user.remove", &user, Some(shown(&user)), Some(after))).await?;
-    Ok(Removed { user, sessions, tokens })
-}
-
 /// What a login with this name is checked against.
 pub async fn credentials(pool: &Pool, name: &str) -> Result<Option<Credentials>, StoreError> {
     let sql = "SELECT user_id, password_hash, disabled_at IS NOT NULL FROM account WHERE name = $1";
@@ -331,24 +292,38 @@ async fn insert(
     name: &str,
     role: Role,
     password_hash: &str,
-) -> Result<User, StoreError> {
+) -> Result<User, UserError> {
     let sql =
         format!("INSERT INTO account (name, role, password_hash) VALUES ($1, $2, $3) RETURNING {COLUMNS}");
-    let user = from_row(&lease.client().query_one(&sql, &[&name, &role.name(), &password_hash]).await?);
+    let client = lease.client();
+    let row =
+        client.query_one(&sql, &[&name, &role.name(), &password_hash]).await.map_err(StoreError::from)?;
+    let user = from_row(&row);
+    // After the insert, which waits for whoever is just taking the name out of use.
+    let sql = "SELECT FROM erasure WHERE kind = 'user' AND name = $1 AND done_at IS NULL";
+    if client.query_opt(sql, &[&name]).await.map_err(StoreError::from)?.is_some() {
+        return Err(UserError::Taken);
+    }
     audit::record(lease, author, &subject("user.create", &user, None, Some(shown(&user)))).await?;
     Ok(user)
 }
 
-async fn lock(lease: &Lease<'_>, user: &Reference) -> Result<User, UserError> {
+/// Holds the account for whoever ends it. Whoever is just logging in, refreshing, making a token or changing
+/// something holds it too, or waits here and then finds nobody.
+pub(super) async fn lock(lease: &Lease<'_>, user: &Reference) -> Result<User, UserError> {
+    held(lease, user, "FOR UPDATE").await
+}
+
+async fn held(lease: &Lease<'_>, user: &Reference, how: &str) -> Result<User, UserError> {
     let (id, name) = user.parts();
-    let sql = format!("SELECT {COLUMNS} FROM account WHERE user_id = $1 OR name = $2 FOR UPDATE");
+    let sql = format!("SELECT {COLUMNS} FROM account WHERE user_id = $1 OR name = $2 {how}");
     let row = lease.client().query_opt(&sql, &[&id, &name]).await.map_err(StoreError::from)?;
     row.as_ref().map(from_row).ok_or(UserError::Unknown)
 }
 
 /// Refuses, after the change, what took the last admin away. The lock makes two such changes wait for
 /// each other, so that they cannot each count on the other's admin.
-async fn keep_an_admin(lease: &Lease<'_>, old: &User) -> Result<(), UserError> {
+pub(super) async fn keep_an_admin(lease: &Lease<'_>, old: &User) -> Result<(), UserError> {
     if old.role != Role::Admin || old.disabled_at.is_some() {
         return Ok(());
     }
@@ -378,10 +353,14 @@ async fn within<T>(
     pool.within(Class::Admin, work).await?
 }
 
-fn taken<T>(result: Result<T, StoreError>) -> Result<T, UserError> {
+fn taken<T>(result: Result<T, UserError>) -> Result<T, UserError> {
     result.map_err(|error| match error {
-        StoreError::Database(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => UserError::Taken,
-        error => error.into(),
+        UserError::Store(StoreError::Database(error))
+            if error.code() == Some(&SqlState::UNIQUE_VIOLATION) =>
+        {
+            UserError::Taken
+        }
+        error => error,
     })
 }
 

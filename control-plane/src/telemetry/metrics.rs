@@ -12,7 +12,7 @@ use prometheus::{
 
 use crate::ingest::Reason;
 use crate::store::jobs::Outcome;
-use crate::store::{Class, PoolState};
+use crate::store::{Class, PoolState, erasure};
 use crate::stream::End;
 
 /// The metrics, shared by every part; cheap to clone.
@@ -65,7 +65,8 @@ pub struct Registered {
     pub alerts: AlertMetrics,
     pub partitions_dropped: IntCounter,
     pub rollup_rows_pooled: IntCounter,
-    pub sensors_erased: IntCounter,
+    /// kind
+    pub erasures: IntCounterVec,
     pool_max: IntGauge,
     pool_total: IntGauge,
     pool_idle: IntGauge,
@@ -116,6 +117,15 @@ const LATENCY: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.
 const JOB: &[f64] = &[0.01, 0.05, 0.25, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3_600.0];
 const LAG: &[f64] = &[0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1_800.0, 21_600.0, 86_400.0];
 const SKEW: &[f64] = &[0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 60.0, 300.0, 3_600.0, 86_400.0];
+
+fn erasures(b: &Builder) -> IntCounterVec {
+    let help = "Erasures that came to their end, by kind of what was erased";
+    let erasures = b.counters("weir_erasures_total", help, &["kind"]);
+    for kind in erasure::Kind::ALL {
+        erasures.with_label_values(&[kind.name()]);
+    }
+    erasures
+}
 
 fn slow_statements(b: &Builder) -> IntCounterVec {
     let slow = b.counters(
@@ -588,7 +598,7 @@ impl Registered {
             alerts: AlertMetrics::new(&b),
             partitions_dropped: b
                 .counter("weir_partitions_dropped_total", "Partitions dropped at the end of their retention"),
-            sensors_erased: b.counter("weir_sensors_erased_total", "Deleted sensors whose data is all gone"),
+            erasures: erasures(&b),
             rollup_rows_pooled: b.counter(
                 "weir_rollup_rows_pooled_total",
                 "Rollup rows of small keys that were added to their bucket's row of all others",

@@ -105,6 +105,8 @@ const TABLE: &[Row] = &[
     ("get /api/v1/jobs", OPERATORS),
     ("get /api/v1/jobs/{job}/runs", OPERATORS),
     ("post /api/v1/jobs/{job}/runs", OPERATORS),
+    ("get /api/v1/erasures", OPERATORS),
+    ("get /api/v1/erasures/{erasure}", OPERATORS),
     ("patch /api/v1/sensors/{id}", OPERATORS),
     ("get /api/v1/sensors/{id}/configuration", READ),
     ("put /api/v1/sensors/{id}/configuration", OPERATORS),
@@ -169,6 +171,7 @@ fn concrete(path: &str) -> String {
         .replace("{detection}", "77")
         .replace("{device}", "77")
         .replace("{rule}", "77")
+        .replace("{erasure}", "77")
         .replace("{silence}", "77")
         .replace("{receiver}", "77")
         .replace("{session}", &Uuid::from_u128(7).to_string())

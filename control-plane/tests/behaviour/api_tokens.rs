@@ -52,8 +52,11 @@ async fn u1_a_token_opens_its_scopes_and_never_more_than_its_owner_may() {
     assert_eq!(get("/api/v1/users").await.0, 401);
     assert_eq!(change(&json!({"disabled": false})).await, 200);
     assert_eq!(get("/api/v1/users").await.0, 200);
-    let (_, removed) = plane.call(Method::DELETE, "/api/v1/users/ada", ADMIN_TOKEN, NULL).await;
-    assert_eq!(removed["tokens_ended"], 1);
+    let (_, removed) = plane.erase("/api/v1/users/ada", ADMIN_TOKEN).await;
+    assert_eq!(
+        (&removed["places"][1]["name"], &removed["places"][1]["erased"]),
+        (&json!("tokens"), &json!(1))
+    );
     assert_eq!(get("/api/v1/users").await.0, 401);
     assert_eq!(plane.count("api_token"), 0);
 }

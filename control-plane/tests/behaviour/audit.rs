@@ -39,11 +39,13 @@ async fn u9_a_change_says_who_what_before_and_after_and_from_where() {
     for secret in [PASSWORD, "set by the admin", "$argon2", &ada.refresh, &ada.access] {
         assert!(!everything.contains(secret), "{secret}");
     }
-    // The actor goes, the row stays.
+    // The actor goes, the row stays, and names them by number.
     plane.user("eve", Role::Admin).await;
-    assert_eq!(plane.call(Method::DELETE, "/api/v1/users/ada", ADMIN_TOKEN, NULL).await.0, 200);
-    let page = self::page(&plane, "?actor=ada&action=user.update").await;
-    assert_eq!(page["items"].as_array().map(Vec::len), Some(1));
+    assert_eq!(plane.erase("/api/v1/users/ada", ADMIN_TOKEN).await.0, 202);
+    plane.all_erased().await;
+    let rows = async |query| self::page(&plane, query).await["items"].as_array().map(Vec::len);
+    assert_eq!(rows("?actor=ada").await, Some(0));
+    assert_eq!(rows("?actor=erased%20user%201&action=user.update").await, Some(1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -52,9 +54,9 @@ async fn u9_what_happens_to_sensors_is_in_the_log_too() {
     plane.user("otto", Role::Operator).await;
     let otto = plane.log_in("otto").await;
     plane.sensor("edge-1").await;
-    let (status, _) = plane.call(Method::DELETE, "/api/v1/sensors/edge-1", &otto.access, NULL).await;
-    assert_eq!(status, 202);
-    let page = page(&plane, "?subject_kind=sensor&subject=edge-1").await;
+    assert_eq!(plane.erase("/api/v1/sensors/edge-1", &otto.access).await.0, 202);
+    plane.all_erased().await;
+    let page = page(&plane, "?subject_kind=sensor&subject=erased%20sensor%201").await;
     let rows = page["items"].as_array().expect("items").iter();
     let rows: Vec<String> = rows
         .map(|row| format!("{} {} {}", row["actor_kind"], row["actor"], row["action"]).replace('"', ""))

@@ -145,8 +145,10 @@ fn sensors_are_added_listed_revoked_and_removed() {
     let table = String::from_utf8(setup.run(&["sensor", "list"]).stdout).expect("text");
     assert!(table.contains("edge-1") && table.contains("revoked"), "{table}");
     assert!(!table.contains("weir_s_"));
-    // I5: removed is more than revoked.
-    assert_eq!(setup.json(&["sensor", "remove", "edge-1", "--json"])["state"], "deleting");
+    // I5: removed is more than revoked, and has to be meant.
+    assert_eq!(setup.json(&["sensor", "remove", "edge-1", "--json"])["state"], "not removed");
+    assert_eq!(setup.json(&["sensor", "list", "--json"])["state"], "revoked");
+    assert_eq!(setup.json(&["sensor", "remove", "edge-1", "--yes", "--json"])["state"], "deleting");
     assert_eq!(setup.json(&["sensor", "list", "--json"])["state"], "deleting");
     assert_eq!(setup.run(&["sensor", "revoke", "edge-1"]).status.code(), Some(1));
     assert_eq!(setup.run(&["sensor", "remove", "nobody"]).status.code(), Some(1));
@@ -193,10 +195,11 @@ fn u2_users_are_added_changed_and_removed_by_command() {
     assert_eq!(setup.json(&["user", "disable", "bob", "--json"])["state"], "disabled");
     assert_eq!(setup.json(&["user", "enable", "bob", "--json"])["state"], "active");
     assert_eq!(setup.json(&["user", "passwd", "bob", "--password-file", &file, "--json"])["name"], "bob");
-    let last = setup.run(&["user", "remove", "ada"]);
+    let last = setup.run(&["user", "remove", "ada", "--yes"]);
     assert_eq!(last.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&last.stderr).contains("last admin"));
-    assert_eq!(setup.json(&["user", "remove", "bob", "--json"])["sessions_ended"], 0);
+    assert_eq!(setup.json(&["user", "remove", "bob", "--json"])["places"]["account"], 1);
+    assert_eq!(setup.json(&["user", "remove", "bob", "--yes", "--json"])["state"], "deleting");
     assert_eq!(setup.run(&["user", "remove", "bob"]).status.code(), Some(1));
     let table = String::from_utf8(setup.run(&["user", "list"]).stdout).expect("text");
     assert!(table.contains("ada") && !table.contains("bob") && !table.contains("argon2"), "{table}");

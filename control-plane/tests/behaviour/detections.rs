@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use reqwest::Method;
 use serde_json::{Value, json};
 use weir_control_plane::auth::Role;
+use weir_control_plane::store::erasure::Kind;
 use weir_wire::{Batch, Detection, DropReason, Fact, FactValue, Severity};
 
 use crate::support::{
@@ -277,11 +278,10 @@ async fn a_dropped_batch_keeps_its_detections_and_a_deleted_sensor_none() {
     assert_eq!(status, 200, "{body}");
     assert_eq!(plane.count("flow"), 0);
     assert_eq!(items(&plane, "").await[0]["evidence"], json!({}));
-    let (status, _) = plane.call(Method::DELETE, "/api/v1/sensors/edge-1", ADMIN_TOKEN, NULL).await;
-    assert_eq!(status, 202);
+    let id = plane.begin_erasure(Kind::Sensor, "edge-1").await;
     assert!(plane.jobs().round(Timestamp::now()).await.expect("a round"));
     assert_eq!(plane.count("detection"), 0);
-    assert_eq!(plane.sql("SELECT detections FROM sensor_gone"), "1");
+    assert_eq!(plane.erased(id.into(), "detections"), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

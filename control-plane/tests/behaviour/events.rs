@@ -7,6 +7,7 @@ use futures_util::future::join_all;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use weir_control_plane::server;
+use weir_control_plane::store::erasure::Kind;
 use weir_control_plane::store::events::{self, Event, NewEvent, Selection, Topic};
 use weir_control_plane::store::{Class, Isolation, Pool};
 use weir_wire::DropReason;
@@ -215,16 +216,15 @@ async fn i5_the_events_of_an_erased_sensor_keep_their_place_and_nothing_else() {
         plane.store(&other, &batch(1, epoch, recent_minute_ns(), mixed_flows())).await;
     }
     eventually("all are told", || async { all(plane.pool(), &of(Topic::Flows), 0).await.len() == 6 }).await;
-    let request =
-        plane.request(reqwest::Method::DELETE, "/api/v1/sensors/edge-1", crate::support::ADMIN_TOKEN);
-    assert_eq!(request.send().await.expect("an answer").status(), 202);
+    let id = plane.begin_erasure(Kind::Sensor, "edge-1").await;
     assert!(plane.jobs().round(Timestamp::now()).await.expect("a round"));
     assert_eq!(plane.sql("SELECT count(*) FROM event WHERE sensor_id = 1"), "0");
     let left = all(plane.pool(), &of(Topic::Flows), 0).await;
     let erased = left.iter().filter(|event| event.kind == "erased" && event.body == json!({})).count();
     assert_eq!((left.len(), erased), (6, 3));
-    // Its creation and its removal were told as well.
-    assert_eq!(plane.sql("SELECT events FROM sensor_gone"), "5");
+    // Its creation and its removal were told as well, each also as a change in the log.
+    let told = plane.erased(id.into(), "events") + plane.erased(id.into(), "events_pending");
+    assert_eq!(told, 7);
     assert_eq!(plane.sql("SELECT max(cursor) - min(cursor) + 1 = count(*) FROM event"), "t");
 }
 

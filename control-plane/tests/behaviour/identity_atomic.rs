@@ -8,8 +8,18 @@ use weir_control_plane::store::users;
 use crate::people::PASSWORD;
 use crate::support::{ADMIN_TOKEN, Plane};
 
-const TABLES: &[&str] =
-    &["account", "session", "refresh_token", "api_token", "setup_link", "sensor", "audit"];
+const TABLES: &[&str] = &[
+    "account",
+    "session",
+    "refresh_token",
+    "api_token",
+    "setup_link",
+    "sensor",
+    "audit",
+    "erasure",
+    "erasure_place",
+    "erasure_confirmation",
+];
 
 /// Everything but what failed logins leave, which are counted before and on purpose, and when somebody was
 /// last seen, which is written by itself.
@@ -108,21 +118,41 @@ async fn i1_a_failure_at_any_statement_leaves_identity_as_it_was() {
     let steps = &[("account", "UPDATE"), ("session", "UPDATE"), ("audit", "INSERT")];
     walk(&plane, &change(Method::PATCH, "/api/v1/users/bob", ADMIN_TOKEN, update, steps)).await;
 
+    // A confirmation is used up by what succeeds only.
+    let confirmed = async |path: &str| {
+        let (_, plan) = plane.call(Method::DELETE, path, ADMIN_TOKEN, &Value::Null).await;
+        format!("{path}?confirmation={}", plan["confirmation"].as_str().expect("a confirmation"))
+    };
     let steps = &[
-        ("session", "UPDATE"),
-        ("api_token", "UPDATE"),
+        ("erasure_confirmation", "DELETE"),
+        ("erasure", "INSERT"),
         ("session", "DELETE"),
         ("refresh_token", "DELETE"),
+        ("erasure_place", "INSERT"),
         ("api_token", "DELETE"),
         ("login_throttle", "DELETE"),
         ("account", "DELETE"),
+        ("job", "UPDATE"),
         ("audit", "INSERT"),
+        ("event_pending", "INSERT"),
     ];
-    walk(&plane, &change(Method::DELETE, "/api/v1/users/bob", ADMIN_TOKEN, Value::Null, steps)).await;
+    let path = confirmed("/api/v1/users/bob").await;
+    walk(&plane, &change(Method::DELETE, &path, ADMIN_TOKEN, Value::Null, steps)).await;
+    plane.all_erased().await;
 
     plane.sensor("edge-1").await;
-    let steps = &[("sensor", "UPDATE"), ("audit", "INSERT")];
-    walk(&plane, &change(Method::DELETE, "/api/v1/sensors/edge-1", ADMIN_TOKEN, Value::Null, steps)).await;
+    let steps = &[
+        ("erasure_confirmation", "DELETE"),
+        ("erasure", "INSERT"),
+        ("erasure_place", "INSERT"),
+        ("sensor", "UPDATE"),
+        ("alert_rule", "UPDATE"),
+        ("job", "UPDATE"),
+        ("audit", "INSERT"),
+        ("event_pending", "INSERT"),
+    ];
+    let path = confirmed("/api/v1/sensors/edge-1").await;
+    walk(&plane, &change(Method::DELETE, &path, ADMIN_TOKEN, Value::Null, steps)).await;
 }
 
 /// The end of a stolen family is a change too, though its answer is a refusal.

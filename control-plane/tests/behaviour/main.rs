@@ -26,6 +26,8 @@ mod database_away;
 mod detections;
 mod devices;
 mod enrollment;
+mod erasure;
+mod erasure_races;
 mod errors;
 mod events;
 mod flows_compare;

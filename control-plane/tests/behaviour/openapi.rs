@@ -61,6 +61,8 @@ fn a1_every_route_is_in_the_document() {
         "get /api/v1/devices/{device}",
         "get /api/v1/domains",
         "get /api/v1/enrollments",
+        "get /api/v1/erasures",
+        "get /api/v1/erasures/{erasure}",
         "get /api/v1/events",
         "get /api/v1/events/stream",
         "get /api/v1/flows",
@@ -182,6 +184,9 @@ async fn a1_the_examples_of_the_document_are_accepted_one_by_one() {
     plane.user("ann", weir_control_plane::auth::Role::Admin).await;
     let rule = serde_json::json!({"name": "absent", "condition": {"kind": "absence", "window_s": 60}});
     let rule = plane.rule(rule).await.to_string();
+    plane.user("eve", weir_control_plane::auth::Role::Viewer).await;
+    let erasure =
+        plane.begin_erasure(weir_control_plane::store::erasure::Kind::User, "eve").await.to_string();
     for (method, path, operation) in operations(&document()) {
         // A WebSocket needs a handshake: its tests are in `stream`.
         if method != "get" || operation["responses"]["101"].is_object() {
@@ -194,6 +199,7 @@ async fn a1_the_examples_of_the_document_are_accepted_one_by_one() {
             .replace("{detection}", "1")
             .replace("{device}", "1")
             .replace("{job}", "partitions")
+            .replace("{erasure}", &erasure)
             .replace("{rule}", &rule);
         assert_eq!(plane.get(&path).await.status(), 200, "{path}");
         for parameter in
@@ -247,7 +253,9 @@ fn a1_the_worked_examples_name_what_there_is() {
         let (path, query) = url.split_once('?').unwrap_or((url, ""));
         let path = format!("/{path}")
             .replace("/sensors/edge-1", "/sensors/{id}")
-            .replace("/devices/7", "/devices/{device}");
+            .replace("/devices/7", "/devices/{device}")
+            .replace("/users/bob", "/users/{user}")
+            .replace("/erasures/3", "/erasures/{erasure}");
         let mut here = operations.iter().filter(|(_, known, _)| *known == path).peekable();
         assert!(here.peek().is_some(), "{path}");
         let known: Vec<&str> = here

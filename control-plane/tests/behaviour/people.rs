@@ -5,11 +5,12 @@ use std::time::{Duration, SystemTime};
 use reqwest::{Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 use uuid::Uuid;
-use weir_control_plane::auth::{Claims, Role};
+use weir_control_plane::auth::{Claims, EraseToken, Role};
 use weir_control_plane::store::audit::Author;
-use weir_control_plane::store::{Class, users};
+use weir_control_plane::store::erasure::{self, Confirmation, Kind, Subject};
+use weir_control_plane::store::{Class, Reference, users};
 
-use crate::support::{ADMIN_TOKEN, Plane};
+use crate::support::{ADMIN_TOKEN, Plane, eventually};
 
 pub const PASSWORD: &str = "correct horse battery";
 
@@ -78,6 +79,37 @@ impl Plane<'_> {
         let request: RequestBuilder = self.request(method, path, token);
         let request = if body.is_null() { request } else { request.json(body) };
         read(request.send().await.expect("an answer")).await
+    }
+
+    /// Both steps of an erasure; gives the second answer, or the first one if it refuses.
+    pub async fn erase(&self, path: &str, token: &str) -> (u16, Value) {
+        let (status, plan) = self.call(Method::DELETE, path, token, &Value::Null).await;
+        let Some(confirmation) = plan["confirmation"].as_str() else { return (status, plan) };
+        assert_eq!(status, 200, "{plan}");
+        self.call(Method::DELETE, &format!("{path}?confirmation={confirmation}"), token, &Value::Null).await
+    }
+
+    /// Both steps without the server, so that nothing is erased before a round of jobs.
+    pub async fn begin_erasure(&self, kind: Kind, name: &str) -> i32 {
+        let subject = Subject::new(kind, Reference::Name(name.to_owned()));
+        let (author, token) = (Author::command_line(), EraseToken::generate().expect("a token"));
+        erasure::plan(self.pool(), &author, &subject, &token.sha256()).await.expect("it is planned");
+        let confirmation = Confirmation { token_sha256: &token.sha256() };
+        let begun = erasure::begin(self.pool(), &author, &subject, confirmation).await;
+        begun.expect("it is begun").erasure.erasure_id
+    }
+
+    /// Waits for the end of every erasure.
+    pub async fn all_erased(&self) {
+        eventually("nothing is left to erase", || async { self.count("erasure WHERE done_at IS NULL") == 0 })
+            .await;
+    }
+
+    /// What the receipt says went from a place.
+    pub fn erased(&self, erasure_id: i64, place: &str) -> i64 {
+        let sql =
+            format!("SELECT erased FROM erasure_place WHERE erasure_id = {erasure_id} AND place = '{place}'");
+        self.sql(&sql).parse().expect("a count")
     }
 
     /// Makes an API token as the admin; gives its secret and its id.

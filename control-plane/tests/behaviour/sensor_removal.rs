@@ -4,10 +4,10 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use jiff::Timestamp;
-use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::Value;
 use weir_control_plane::store::Reference;
 use weir_control_plane::store::audit::Author;
+use weir_control_plane::store::erasure::Kind;
 use weir_control_plane::store::partitions::{self, Parent, Partition};
 use weir_control_plane::store::sensors;
 
@@ -18,10 +18,7 @@ const TABLES: [&str; 7] =
     ["flow", "rollup_1m", "rollup_1h", "batch", "point_total", "observation_point", "sensor_status"];
 
 async fn delete(plane: &Plane<'_>, sensor: &str) -> (u16, Value) {
-    let path = format!("/api/v1/sensors/{sensor}");
-    let response = plane.request(Method::DELETE, &path, ADMIN_TOKEN).send().await.expect("an answer");
-    let status = response.status().as_u16();
-    (status, response.json().await.expect("JSON"))
+    plane.erase(&format!("/api/v1/sensors/{sensor}"), ADMIN_TOKEN).await
 }
 
 fn rows_of(plane: &Plane<'_>, sensor_id: &str) -> Vec<u64> {
@@ -44,12 +41,11 @@ async fn i5_a_deleted_sensor_is_told_so_and_leaves_nothing_but_a_receipt() {
     }
     let kept = rows_of(&plane, "2");
     let before = rows_of(&plane, "1");
-    let (status, body) = delete(&plane, "edge-1").await;
-    assert_eq!((status, body), (202, json!({"id": 1, "name": "edge-1", "state": "deleting"})));
+    let erasure = i64::from(plane.begin_erasure(Kind::Sensor, "edge-1").await);
     let (status, problem) = plane.post(&gone, &batch(1, 9, start, mixed_flows())).await;
     assert_eq!((status, problem["type"].as_str()), (410, Some("urn:weir:problem:sensor-gone")), "{problem}");
     assert_eq!(plane.json("/api/v1/sensors/edge-1").await["state"], "deleting");
-    assert_eq!(delete(&plane, "1").await.0, 202, "again changes nothing");
+    assert_eq!(delete(&plane, "1").await.0, 409, "again changes nothing");
     assert_eq!(plane.get("/api/v1/flows?sensor=edge-1").await.status(), 400, "no filter names it any more");
 
     round(&plane).await;
@@ -57,9 +53,10 @@ async fn i5_a_deleted_sensor_is_told_so_and_leaves_nothing_but_a_receipt() {
     assert_eq!(rows_of(&plane, "2"), kept, "the other sensor keeps what it has");
     assert_eq!(plane.get("/api/v1/sensors/edge-1").await.status(), 404);
     assert_eq!(delete(&plane, "edge-1").await.0, 404);
-    let receipt = plane.sql("SELECT name, flows, rollup_rows, batches, point_totals FROM sensor_gone");
-    let rollups = before[1] + before[2];
-    assert_eq!(receipt, format!("edge-1|{}|{rollups}|{}|{}", before[0], before[3], before[4]));
+    let places =
+        ["flows", "rollups_1m", "rollups_1h", "batches", "point_totals", "observation_points", "status"];
+    let receipt = places.map(|place| plane.erased(erasure, place).cast_unsigned());
+    assert_eq!(receipt.to_vec(), before);
     // Its token is remembered as that of a sensor that is gone, by a server that starts anew as well.
     let (status, problem) = plane.post(&gone, &batch(1, 9, start, mixed_flows())).await;
     assert_eq!((status, problem["type"].as_str()), (410, Some("urn:weir:problem:sensor-gone")), "{problem}");
@@ -144,20 +141,20 @@ async fn i5_a_sensor_deleted_mid_batch_leaves_nothing_and_nothing_comes_back() {
             let (status, body) = delete(&plane, &name).await;
             assert_eq!(status, 202, "{body}");
             // Erased while the senders still try.
-            round(&plane).await;
-            body["id"].to_string()
+            plane.all_erased().await;
+            (body["id"].as_i64().expect("an id"), body["subject_id"].to_string())
         };
         let others = batch(1, turn, start, mixed_flows());
-        let (told, id, ()) = tokio::join!(
+        let (told, (erasure, id), ()) = tokio::join!(
             send_until_refused(&plane, &token, (410, "urn:weir:problem:sensor-gone")),
             end,
             plane.store(&other, &others),
         );
         assert_eq!(told.refused.into_inner(), 6);
         assert_eq!(rows_of(&plane, &id), [0; 7], "round {turn}");
-        let receipt = plane.sql(&format!("SELECT flows, batches FROM sensor_gone WHERE sensor_id = {id}"));
-        let stored = told.stored.into_inner();
-        assert_eq!(receipt, format!("{}|{stored}", stored * 41), "round {turn}");
+        let stored = told.stored.into_inner().cast_signed();
+        let receipt = (plane.erased(erasure, "flows"), plane.erased(erasure, "batches"));
+        assert_eq!(receipt, (stored * 41, stored), "round {turn}");
     }
     assert_eq!(plane.count("flow"), turns * 41, "another sensor lost nothing");
     assert_eq!(plane.json("/api/v1/sensors/other/ledger").await["balanced"], true);

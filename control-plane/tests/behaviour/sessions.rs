@@ -127,12 +127,11 @@ async fn u1_what_ends_a_session_ends_it_on_the_other_instance_too() {
     let mut plane = Plane::start().await;
     let other = second(&plane).await;
     plane.user("ann", Role::Viewer).await;
-    let ends: [End; 5] = [
+    let ends: [End; 4] = [
         |_| (Method::POST, "/api/v1/auth/logout".to_owned(), true),
         |tokens| (Method::DELETE, format!("/api/v1/sessions/{}", tokens.session), true),
         |tokens| (Method::DELETE, format!("/api/v1/sessions/{}", tokens.session), false),
         |_| (Method::DELETE, "/api/v1/users/ann/sessions".to_owned(), false),
-        |_| (Method::DELETE, "/api/v1/users/ann".to_owned(), false),
     ];
     for end in ends {
         let tokens = plane.log_in("ann").await;
@@ -148,6 +147,16 @@ async fn u1_what_ends_a_session_ends_it_on_the_other_instance_too() {
         .await;
         assert_eq!(plane.refresh(&tokens.refresh).await.0, 401, "{path}");
     }
+    // U5: and so does the end of the user.
+    let tokens = plane.log_in("ann").await;
+    assert_eq!(status_at(&plane, &other, &tokens.access).await, 200);
+    assert_eq!(plane.erase("/api/v1/users/ann", ADMIN_TOKEN).await.0, 202);
+    assert_eq!(plane.status_as(&tokens.access).await, 401);
+    eventually("the other instance knows", || async {
+        status_at(&plane, &other, &tokens.access).await == 401
+    })
+    .await;
+    assert_eq!(plane.refresh(&tokens.refresh).await.0, 401);
     other.stop().await;
     plane.stop().await;
 }

@@ -55,8 +55,8 @@ async fn u2_admins_add_change_list_and_remove_users() {
     let (status, user) =
         call(Method::PATCH, "/api/v1/users/bob@example.org", &json!({"role": "operator"})).await;
     assert_eq!((status, user["role"].as_str()), (200, Some("operator")));
-    let (status, gone) = call(Method::DELETE, "/api/v1/users/bob@example.org", NULL).await;
-    assert_eq!((status, gone["sessions_ended"].as_u64()), (200, Some(1)));
+    let (status, gone) = plane.erase("/api/v1/users/bob@example.org", &ada.access).await;
+    assert_eq!((status, gone["places"][0]["erased"].as_u64()), (202, Some(1)), "{gone}");
     assert_eq!(plane.status_as(&bob.access).await, 401);
     assert_eq!(plane.try_log_in("bob@example.org", PASSWORD).await.status(), 401);
     for method in [Method::GET, Method::DELETE] {
@@ -73,11 +73,11 @@ async fn u2_admins_add_change_list_and_remove_users() {
 async fn u2_the_last_admin_stays_even_when_two_go_at_once() {
     let plane = Plane::start().await;
     plane.user("ada", Role::Admin).await;
-    for (method, body) in [
-        (Method::DELETE, Value::Null),
-        (Method::PATCH, json!({"role": "operator"})),
-        (Method::PATCH, json!({"disabled": true})),
-    ] {
+    let (status, problem) = plane.erase("/api/v1/users/ada", ADMIN_TOKEN).await;
+    assert_eq!((status, problem["type"].as_str()), (409, Some("urn:weir:problem:last-admin")), "{problem}");
+    for (method, body) in
+        [(Method::PATCH, json!({"role": "operator"})), (Method::PATCH, json!({"disabled": true}))]
+    {
         let (status, problem) = plane.call(method, "/api/v1/users/ada", ADMIN_TOKEN, &body).await;
         assert_eq!((status, problem["type"].as_str()), (409, Some("urn:weir:problem:last-admin")), "{body}");
     }
@@ -134,10 +134,12 @@ async fn u5_a_user_removed_while_logging_in_leaves_no_session() {
     for _ in 0..10 {
         plane.user("ann", Role::Viewer).await;
         let login = plane.try_log_in("ann", PASSWORD);
-        let remove = plane.call(Method::DELETE, "/api/v1/users/ann", ADMIN_TOKEN, NULL);
+        let remove = plane.erase("/api/v1/users/ann", ADMIN_TOKEN);
         let (login, (status, _)) = tokio::join!(login, remove);
-        assert_eq!(status, 200);
+        assert_eq!(status, 202);
         assert!([200, 401].contains(&login.status().as_u16()), "{}", login.status());
         assert_eq!((plane.count("account"), plane.count("session"), plane.count("refresh_token")), (0, 0, 0));
+        // Until then the name is taken.
+        plane.all_erased().await;
     }
 }

@@ -43,22 +43,9 @@ async fn old(lease: &mut Lease<'_>, before: SystemTime) -> Result<Option<u64>, S
     Ok(Some(lease.client().execute(&sql, &[&before, &scope, &CHUNK]).await?))
 }
 
-/// Deletes what a sensor told, and devices that no other one sees; gives how many devices went. For a sensor of which
-/// nothing is taken any more.
-pub async fn forget_sensor(pool: &Pool, sensor_id: i32) -> Result<u64, StoreError> {
-    let mut deleted = 0;
-    loop {
-        let work = async {
-            let mut lease = pool.begin(Class::Maintenance, Isolation::ReadCommitted, "device_erase").await?;
-            let result = of_sensor(&mut lease, sensor_id).await;
-            lease.finish(result).await
-        };
-        let Some(rows) = pool.within(Class::Maintenance, work).await? else { return Ok(deleted) };
-        deleted += rows;
-    }
-}
-
-async fn of_sensor(lease: &mut Lease<'_>, sensor_id: i32) -> Result<Option<u64>, StoreError> {
+/// Deletes what a sensor told of some devices of a site, and those of them that no other sensor sees; gives how many
+/// facts went, `None` once there are none. For a sensor of which nothing is taken any more.
+pub async fn forget_sensor(lease: &mut Lease<'_>, sensor_id: i32) -> Result<Option<u64>, StoreError> {
     let client = lease.client();
     let sql = "SELECT scope FROM device JOIN device_fact USING (device_id) WHERE sensor_id = $1 LIMIT 1";
     let Some(row) = client.query_opt(sql, &[&sensor_id]).await? else { return Ok(None) };
@@ -70,14 +57,14 @@ async fn of_sensor(lease: &mut Lease<'_>, sensor_id: i32) -> Result<Option<u64>,
     let rows = client.query(sql, &[&sensor_id, &scope, &CHUNK]).await?;
     let ids: Vec<i64> = rows.iter().map(|row| row.get(0)).collect();
     let facts = "DELETE FROM device_fact WHERE device_id = ANY ($1) AND sensor_id = $2";
-    client.execute(facts, &[&ids, &sensor_id]).await?;
+    let told = client.execute(facts, &[&ids, &sensor_id]).await?;
     let keys = "DELETE FROM device_key AS key WHERE device_id = ANY ($1) AND NOT EXISTS (
                     SELECT FROM device_fact AS fact WHERE fact.device_id = key.device_id AND fact.kind = 'key'
                       AND fact.source = key.kind AND fact.value = key.value)";
     client.execute(keys, &[&ids]).await?;
     let devices = "DELETE FROM device WHERE device_id = ANY ($1)
                    AND NOT EXISTS (SELECT FROM device_fact AS fact WHERE fact.device_id = device.device_id)";
-    let deleted = client.execute(devices, &[&ids]).await?;
+    client.execute(devices, &[&ids]).await?;
     joined::summarize(lease, &ids).await?;
-    Ok(Some(deleted))
+    Ok(Some(told))
 }
