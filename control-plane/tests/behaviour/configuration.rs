@@ -148,7 +148,7 @@ async fn s12_what_may_not_be_pushed_is_refused_by_its_key_and_nothing_is_written
     plane.disarm();
     assert_eq!(plane.count("sensor_configuration"), 1);
     // A sensor that is deleted takes its settings along.
-    plane.call(Method::DELETE, "/api/v1/sensors/edge-1", ADMIN_TOKEN, &Value::Null).await;
+    plane.begin_erasure(weir_control_plane::store::erasure::Kind::Sensor, "edge-1").await;
     plane.jobs().round(jiff::Timestamp::now()).await.expect("the jobs run");
     assert_eq!(plane.count("sensor_configuration"), 0);
 }

@@ -447,10 +447,10 @@ async fn u5_a_deleted_user_has_no_stream_left_however_the_race_goes() {
         let early = Socket::open(plane.address(), "topic=flows", Some(&session)).await.expect("it opens");
         let late = Socket::open(plane.address(), "topic=flows", Some(&session));
         let path = format!("/api/v1/users/{user}");
-        let remove = plane.call(Method::DELETE, &path, ADMIN_TOKEN, &Value::Null);
+        let remove = plane.erase(&path, ADMIN_TOKEN);
         let body = batch(1, round, recent_minute_ns(), mixed_flows());
         let (late, (status, answer), ()) = tokio::join!(late, remove, plane.store(&token, &body));
-        assert_eq!((status, &answer["sessions_ended"]), (200, &json!(1)), "{answer}");
+        assert_eq!((status, &answer["places"][0]["erased"]), (202, &json!(1)), "{answer}");
         for socket in [Some(early), late.ok()] {
             let Some(mut socket) = socket else { continue };
             open += 1;
