@@ -115,7 +115,12 @@ async fn step(pool: &Pool, task: &Task, place: &Place, act: Act<'_>) -> Result<b
     pool.within(Class::Maintenance, work).await
 }
 
-async fn stepped(lease: &mut Lease<'_>, task: &Task, place: &Place, act: Act<'_>) -> Result<bool, StoreError> {
+async fn stepped(
+    lease: &mut Lease<'_>,
+    task: &Task,
+    place: &Place,
+    act: Act<'_>,
+) -> Result<bool, StoreError> {
     let sql = "SELECT reached, partition FROM erasure_place
                WHERE erasure_id = $1 AND place = $2 AND done_at IS NULL FOR UPDATE";
     let Some(row) = lease.client().query_opt(sql, &[&task.erasure_id, &place.name]).await? else {
