@@ -12,7 +12,8 @@ use prometheus::{
 };
 use weir_wire::{Direction, DropReason, NameSource};
 
-use crate::detect::{Engine, Kind};
+use crate::detect::{Engine, Kind, Watch};
+use crate::device::Devices;
 use crate::enrich::names::{Forgotten, Outcome};
 use crate::kernel::{Drained, EventClass, FlowObservation, Listed, PointTotals};
 use crate::observe::Seen;
@@ -174,6 +175,13 @@ metrics! {
     detect_forgotten: counters["kind"] = "detect_forgotten_total";
     /// Sightings that were not told because `detect.max_open` was reached
     detect_untold: counter = "detect_untold_total";
+    /// Devices that are remembered
+    devices: gauge = "devices";
+    /// Devices that were forgotten because `devices.max` was reached
+    devices_forgotten: counter = "devices_forgotten_total";
+    /// Devices that turned out to be one with another
+    devices_joined: counter = "devices_joined_total";
+
     /// Looking through an epoch for detections
     detect_seconds: seconds = "detect_seconds";
 
@@ -404,6 +412,20 @@ impl Metrics {
             raise(&self.detect_forgotten.with_label_values(&[kind.word()]), forgotten);
         }
         raise(&self.detect_untold, engine.untold());
+    }
+
+    /// Takes in what is known of devices, and what was forgotten for it.
+    pub fn devices(&self, devices: &Devices) {
+        self.devices.set(devices.len() as i64);
+        raise(&self.devices_forgotten, devices.forgotten());
+        raise(&self.devices_joined, devices.joined());
+    }
+
+    /// Takes in what the detectors of what packets say have forgotten.
+    pub fn watched(&self, watch: &Watch) {
+        for (kind, forgotten) in watch.forgotten() {
+            raise(&self.detect_forgotten.with_label_values(&[kind.word()]), forgotten);
+        }
     }
 
     /// The names of the threat lists, by number from 1: labels that the configuration has chosen.

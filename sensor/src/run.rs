@@ -24,8 +24,8 @@ use crate::health::{self, Health};
 use crate::kernel::{Attachment, Datapath, Opened};
 use crate::metrics::Metrics;
 use crate::pipeline::{
-    self, CatchUp, Drain, DrainError, Kernel, Merge, MergeError, Pace, Proof, Pulse, Steps, Stop, Tuning,
-    Witness,
+    self, CatchUp, Drain, DrainError, Kernel, Merge, MergeError, Onlooker, Pace, Proof, Pulse, Steps, Stop,
+    Tuning, Witness,
 };
 use crate::ship::{Acknowledged, Client, Courier, Outbox, OutboxClosed, Pacing, Status};
 use crate::spool::{Spool, socket};
@@ -49,6 +49,7 @@ pub async fn run(config: Config, reload: Reload) -> anyhow::Result<()> {
         .await
         .with_context(|| format!("listen on metrics.listen = {}", config.metrics.listen))?;
     let client = config.control_plane.as_ref().map(Client::new).transpose()?;
+    let onlooker = Onlooker::new(&config).context("read the registry of vendors")?;
     // Before the kernel's tables: what they hold of earlier sensors is compared with what is safe already.
     let (spool, spooled) = match &client {
         Some(_) => open_spool(&config, &metrics)?,
@@ -78,7 +79,8 @@ pub async fn run(config: Config, reload: Reload) -> anyhow::Result<()> {
     );
     let threats = keep_lists(&mut datapath, &config, &metrics, &stopping)?;
     let names = SharedNames::new(config.events.names.limits());
-    let catch_up = read_events(&mut datapath, &config, &names, Vec::new(), &metrics)?;
+    let witnesses: Vec<Box<dyn Witness>> = vec![Box::new(onlooker.clone())];
+    let catch_up = read_events(&mut datapath, &config, &names, witnesses, &metrics)?;
     let wakes = datapath.take_wakeups();
     if wakes.is_none() {
         tracing::warn!("the kernel side offers no wake-ups: a full table is noticed when its epoch ends");
@@ -96,7 +98,8 @@ pub async fn run(config: Config, reload: Reload) -> anyhow::Result<()> {
         tokio::spawn(processes.clone().keep(stopping.clone()));
     }
     let tuning = steering::tuning(&config);
-    let mut steps = steps(&config, tuning.limits, (names, catch_up), &metrics);
+    let watched = catch_up.map(|catch_up| (catch_up, onlooker));
+    let mut steps = steps(&config, tuning.limits, (names, watched), &metrics);
     steps.enricher = steps.enricher.with_processes(processes);
     let (retune, tuning) = watch::channel(Arc::new(tuning));
     let mut steering = Steering::new(config.clone(), reload, (steer, retune), (book, on_trial), &metrics);
@@ -260,15 +263,17 @@ fn attach(datapath: &mut Datapath, config: &Config) -> anyhow::Result<HashSet<(S
 fn steps(
     config: &Config,
     limits: Limits,
-    (names, catch_up): (SharedNames, Option<CatchUp>),
+    (names, events): (SharedNames, Option<(CatchUp, Onlooker)>),
     metrics: &Arc<Metrics>,
 ) -> Steps {
     let lists = config.threats.lists.iter().map(|list| list.name.clone()).collect();
+    let (catch_up, onlooker) = events.unzip();
     let names = catch_up.is_some().then(|| (names, Daily::new(config.events.names.per_day as usize)));
     let places = Places::new(&config.places.databases);
     Steps {
         merger: Merger::new(limits),
         catch_up,
+        onlooker,
         enricher: Enricher::new(places, Arc::clone(metrics)).with_names(names),
         engine: Engine::new(&config.detect).with_lists(&config.detect, lists),
     }

@@ -261,6 +261,7 @@ fn changed(old: &Config, new: &Config) -> String {
         ("tables", old.tables != new.tables),
         ("threats", old.threats != new.threats),
         ("events", old.events != new.events),
+        ("devices", old.devices != new.devices),
         ("control_plane", old.control_plane != new.control_plane),
         ("heartbeat", old.heartbeat != new.heartbeat),
         ("credential", old.credential != new.credential),

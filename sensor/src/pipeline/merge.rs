@@ -8,7 +8,7 @@ use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
-use super::{CatchUp, Handover};
+use super::{CatchUp, Handover, Onlooker};
 use crate::config::Detect;
 use crate::detect::{Detection, Engine};
 use crate::enrich::Enricher;
@@ -32,6 +32,8 @@ pub struct Steps {
     /// Absent where no events are read.
     pub catch_up: Option<CatchUp>,
     pub enricher: Enricher,
+    /// Absent where no events are read.
+    pub onlooker: Option<Onlooker>,
     pub engine: Engine,
 }
 
@@ -101,8 +103,11 @@ impl<O: Outbox> Merge<O> {
                 asked.wait();
             }
             steps.enricher.enrich(&mut merged.records);
-            let detections = detect(&mut steps.engine, &merged, &metrics);
-            let packed = pack(&merged, &detections, &[], generation, standing).unwrap_or_else(|error| {
+            let (devices, found) = steps.onlooker.as_ref().map_or_else(Default::default, |onlooker| {
+                onlooker.epoch(&merged.records, merged.window_end_ns, &metrics)
+            });
+            let detections = detect(&mut steps.engine, &merged, found, &metrics);
+            let packed = pack(&merged, &detections, &devices, generation, standing).unwrap_or_else(|error| {
                 // No limit that this crate knows of lets this happen; were it to, going on is the lesser loss.
                 let records = merged.records.len();
                 tracing::error!(%error, epoch = merged.epoch, records, "an epoch cannot be packed and is lost");
@@ -121,9 +126,10 @@ impl<O: Outbox> Merge<O> {
 }
 
 /// What this epoch adds to the detections that are open; new ones are said in the log.
-fn detect(engine: &mut Engine, merged: &Merged, metrics: &Metrics) -> Vec<Detection> {
+fn detect(engine: &mut Engine, merged: &Merged, found: Vec<Detection>, metrics: &Metrics) -> Vec<Detection> {
     let started = Instant::now();
     engine.observe(merged);
+    engine.tell_of(found, merged.window_end_ns);
     let detections = engine.take(weir_wire::limits::MAX_DETECTIONS);
     for detection in detections.iter().filter(|detection| detection.opens) {
         metrics.detections.with_label_values(&[detection.kind.word()]).inc();

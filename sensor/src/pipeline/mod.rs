@@ -9,6 +9,7 @@
 mod drain;
 mod events;
 mod merge;
+mod onlooker;
 mod proof;
 mod recovery;
 mod source;
@@ -19,6 +20,7 @@ mod witness;
 pub use drain::{Drain, DrainError, Pace, Pulse, Steer};
 pub use events::{CatchUp, EventsError, Reader};
 pub use merge::{Merge, MergeError, Steps, Tuning};
+pub use onlooker::Onlooker;
 pub use proof::Proof;
 pub use source::{Kernel, NoWakes, Past, PastError, Source, Stop, Wakes};
 pub use witness::{Sighting, Witness, observe};

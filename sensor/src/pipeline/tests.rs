@@ -244,6 +244,7 @@ fn start_over(fake: Fake, spooled: HashMap<Uuid, u64>, epoch: Duration, outbox: 
     let steps = Steps {
         merger: Merger::new(limits),
         catch_up: None,
+        onlooker: None,
         enricher: Enricher::new(Places::new(&[]), Arc::clone(&metrics)),
         engine: Engine::new(&crate::config::Detect::default()),
     };
