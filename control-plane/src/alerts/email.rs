@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use lettre::Message;
 use lettre::address::Address;
 use lettre::message::Mailbox;
-use lettre::message::header::{ContentType, HeaderName, HeaderValue};
+use lettre::message::header::{ContentType, HeaderName, HeaderValue, MIME_VERSION_1_0};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -101,6 +101,8 @@ pub fn message(delivery: &Delivery, from: &Address, to: &[Address]) -> Result<Ve
         // RFC 3834: nobody's holiday answers to it.
         .raw_header(header("Auto-Submitted", "auto-generated".to_owned()))
         .raw_header(header("X-Weir-Delivery", delivery.key.to_string()))
+        // The encoding of the body is MIME's; `body` does not say so.
+        .header(MIME_VERSION_1_0)
         .header(ContentType::TEXT_PLAIN);
     for address in to {
         message = message.to(Mailbox::new(None, address.clone()));

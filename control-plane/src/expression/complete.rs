@@ -95,7 +95,8 @@ mod tests {
 
     #[test]
     fn what_is_offered_is_what_the_grammar_allows() {
-        assert_eq!(texts("dst_p"), ["dst_port"]);
+        assert_eq!(texts("dst_p"), ["dst_port", "dst_process"]);
+        assert_eq!(texts("dst_po"), ["dst_port"]);
         assert_eq!(texts("protocol = ud"), ["udp", "udplite"]);
         assert_eq!(texts("fragment "), ["=", "!="]);
         assert_eq!(texts("port = 443 "), ["and", "or"]);
