@@ -9,7 +9,7 @@ use super::params::{FromParams, Params, Query};
 use super::render::{self, Point};
 use super::window::FilterParams;
 use super::{ApiError, AppState, cursor};
-use crate::store::{flows, processes};
+use crate::store::flows;
 
 /// Continuation tokens have 103 characters; longer text is none.
 const MAX_TOKEN: usize = 256;
@@ -67,8 +67,9 @@ pub struct Page {
     "path": [{"interface": "wg0", "direction": "ingress"}], "sampling_interval": 1, "retransmits": 0,
     "name": "www.example.org", "name_source": "tls", "src_country": null, "dst_country": "NL", "src_asn": null,
     "dst_asn": 64_496, "src_organisation": null, "dst_organisation": "Example Hosting",
-    "src_process": {"name": "curl", "executable": "/usr/bin/curl", "container": null, "unit": null},
-    "dst_process": null
+    "src_process": "curl", "src_executable": "/usr/bin/curl", "src_container": null,
+    "src_unit": "session-3.scope", "dst_process": null, "dst_executable": null, "dst_container": null,
+    "dst_unit": null
 }))]
 pub struct Flow {
     pub sensor: String,
@@ -127,37 +128,19 @@ pub struct Flow {
     pub dst_asn: Option<i64>,
     pub src_organisation: Option<String>,
     pub dst_organisation: Option<String>,
-    /// The process that made the initiator's socket, where that is on the sensor's host
-    pub src_process: Option<Process>,
+    /// The process that made the initiator's socket, where that is on the sensor's host: the kernel's name of the task
+    pub src_process: Option<String>,
+    /// Path of the file that it runs
+    pub src_executable: Option<String>,
+    /// Id of the container that it runs in
+    pub src_container: Option<String>,
+    /// Unit of the service manager that it belongs to
+    pub src_unit: Option<String>,
     /// The same of the responder's
-    pub dst_process: Option<Process>,
-}
-
-/// A program that runs on a sensor's host. What is not known is null.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(example = json!({
-    "name": "curl", "executable": "/usr/bin/curl", "container": null, "unit": "session-3.scope"
-}))]
-pub struct Process {
-    /// The kernel's name of the task, at most 15 octets
-    pub name: String,
-    /// Path of the file that runs
-    pub executable: Option<String>,
-    /// Id of the container
-    pub container: Option<String>,
-    /// Unit of the service manager
-    pub unit: Option<String>,
-}
-
-impl Process {
-    fn of(process: &processes::Process) -> Option<Self> {
-        Some(Self {
-            name: process.known(|process| &process.name)?,
-            executable: process.known(|process| &process.executable),
-            container: process.known(|process| &process.container),
-            unit: process.known(|process| &process.unit),
-        })
-    }
+    pub dst_process: Option<String>,
+    pub dst_executable: Option<String>,
+    pub dst_container: Option<String>,
+    pub dst_unit: Option<String>,
 }
 
 impl From<flows::Flow> for Flow {
@@ -200,8 +183,14 @@ impl From<flows::Flow> for Flow {
             dst_asn: flow.dst_place.asn,
             src_organisation: flow.src_place.organisation,
             dst_organisation: flow.dst_place.organisation,
-            src_process: Process::of(&flow.src_process),
-            dst_process: Process::of(&flow.dst_process),
+            src_process: flow.src_process.known(|process| &process.name),
+            src_executable: flow.src_process.known(|process| &process.executable),
+            src_container: flow.src_process.known(|process| &process.container),
+            src_unit: flow.src_process.known(|process| &process.unit),
+            dst_process: flow.dst_process.known(|process| &process.name),
+            dst_executable: flow.dst_process.known(|process| &process.executable),
+            dst_container: flow.dst_process.known(|process| &process.container),
+            dst_unit: flow.dst_process.known(|process| &process.unit),
         }
     }
 }

@@ -111,14 +111,14 @@ fn fields(flow: &Flow) -> [String; COLUMNS.len()] {
         number(flow.dst_asn),
         text(flow.src_organisation.as_ref()),
         text(flow.dst_organisation.as_ref()),
-        text(flow.src_process.as_ref().map(|process| &process.name)),
-        text(flow.src_process.as_ref().and_then(|process| process.executable.as_ref())),
-        text(flow.src_process.as_ref().and_then(|process| process.container.as_ref())),
-        text(flow.src_process.as_ref().and_then(|process| process.unit.as_ref())),
-        text(flow.dst_process.as_ref().map(|process| &process.name)),
-        text(flow.dst_process.as_ref().and_then(|process| process.executable.as_ref())),
-        text(flow.dst_process.as_ref().and_then(|process| process.container.as_ref())),
-        text(flow.dst_process.as_ref().and_then(|process| process.unit.as_ref())),
+        text(flow.src_process.as_ref()),
+        text(flow.src_executable.as_ref()),
+        text(flow.src_container.as_ref()),
+        text(flow.src_unit.as_ref()),
+        text(flow.dst_process.as_ref()),
+        text(flow.dst_executable.as_ref()),
+        text(flow.dst_container.as_ref()),
+        text(flow.dst_unit.as_ref()),
     ]
 }
 

@@ -160,11 +160,10 @@ async fn s4_sensors_of_a_site_see_one_device_and_those_of_another_see_theirs() {
 
     // A deleted sensor takes what it alone told with it, and no more.
     for sensor in ["ams-2", "far"] {
-        let (status, _) =
-            plane.call(Method::DELETE, &format!("/api/v1/sensors/{sensor}"), ADMIN_TOKEN, &Value::Null).await;
-        assert_eq!(status, 202);
+        let (status, begun) = plane.erase(&format!("/api/v1/sensors/{sensor}"), ADMIN_TOKEN).await;
+        assert_eq!(status, 202, "{begun}");
     }
-    assert!(plane.jobs().round(Timestamp::now()).await.expect("a round"));
+    plane.all_erased().await;
     let left = items(&plane, "").await;
     assert_eq!(left.len(), 1, "{left:?}");
     assert_eq!(

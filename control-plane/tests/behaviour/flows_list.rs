@@ -86,8 +86,8 @@ async fn a1_every_field_of_a_flow_comes_back() {
         "name": "www.example.org", "name_source": "quic",
         "src_country": "DE", "src_asn": null, "src_organisation": null,
         "dst_country": "NL", "dst_asn": 4_294_967_295_u32, "dst_organisation": "Example Hosting",
-        "src_process": null,
-        "dst_process": {"name": "nginx", "executable": null, "container": null, "unit": "nginx.service"},
+        "src_process": null, "src_executable": null, "src_container": null, "src_unit": null,
+        "dst_process": "nginx", "dst_executable": null, "dst_container": null, "dst_unit": "nginx.service",
     });
     assert_eq!(items(&page), &vec![expected]);
 }

@@ -12,7 +12,7 @@ use crate::support::Plane;
 /// Failures and the wait after the last one, of the row of an account (0), an unknown name (1), an address (2).
 fn row(plane: &Plane<'_>, kind: u8) -> String {
     plane.sql(&format!(
-        "SELECT failures, extract(epoch FROM blocked_until - last_at)::integer FROM login_throttle WHERE kind = {kind}"
+        "SELECT failures, extract(epoch FROM greatest(blocked_until, last_at) - last_at)::integer FROM login_throttle WHERE kind = {kind}"
     ))
 }
 
