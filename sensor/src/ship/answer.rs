@@ -59,7 +59,7 @@ impl Trouble {
 }
 
 /// Problem types by which the control plane says that this sensor is no longer one of its own.
-const REVOKED: [&str; 2] = ["urn:weir:problem:sensor-revoked", "urn:weir:problem:sensor-deleted"];
+const REVOKED: [&str; 2] = ["urn:weir:problem:sensor-revoked", "urn:weir:problem:sensor-gone"];
 
 /// What an answer's body says.
 #[derive(Clone, Debug, Default)]
@@ -145,7 +145,7 @@ mod tests {
         let said = |problem: &str| Said { problem: problem.to_owned(), ..Said::default() };
         for (problem, expected) in [
             ("urn:weir:problem:sensor-revoked", Trouble::Revoked),
-            ("urn:weir:problem:sensor-deleted", Trouble::Revoked),
+            ("urn:weir:problem:sensor-gone", Trouble::Revoked),
             ("urn:weir:problem:invalid-token", Trouble::Credential),
         ] {
             match Answer::new(StatusCode::UNAUTHORIZED, &HeaderMap::new(), said(problem)) {
