@@ -230,7 +230,7 @@ async fn make(
     tag = "sensors",
     params(
         ("id" = String, Path, description = "Sensor's id or name", example = "edge-1"),
-        ("credential" = i32, Path, description = "Credential's id", example = 7),
+        ("credential" = i32, Path, description = "Credential's id", minimum = 1, maximum = 2_147_483_647, example = 7),
     ),
     responses(
         (status = 200, body = Credential, description = "It is revoked"),

@@ -38,7 +38,10 @@ pub struct DevicesParams {
     #[param(value_type = Option<String>, example = "edge-1")]
     pub sensor: Option<Reference>,
     /// Of this type: what an operator said, else what the evidence says
-    #[param(example = "printer", pattern = "^[a-z_]{1,32}$", max_length = 32)]
+    #[param(
+        example = "printer",
+        pattern = "^(router|switch|access_point|server|computer|phone|tablet|wearable|printer|camera|nas|tv|media_player|speaker|game_console|voip|hub|iot|virtual_machine|other)$"
+    )]
     pub r#type: Option<String>,
     /// Part of the vendor's name, case does not matter; `*` stands for anything
     #[param(example = "philips", min_length = 1, max_length = 128, pattern = "^[^\\x00]+$")]

@@ -224,7 +224,7 @@ pub async fn add(
     delete,
     path = "/api/v1/enrollments/{enrollment}",
     tag = "sensors",
-    params(("enrollment" = i32, Path, description = "Enrolment's id", example = 4)),
+    params(("enrollment" = i32, Path, description = "Enrolment's id", minimum = 1, maximum = 2_147_483_647, example = 4)),
     responses(
         (status = 200, body = Enrollment, description = "It is void"),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "No such enrolment"),

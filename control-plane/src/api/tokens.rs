@@ -191,7 +191,7 @@ pub async fn add(
     delete,
     path = "/api/v1/tokens/{token}",
     tag = "tokens",
-    params(("token" = i32, Path, description = "Token's id", example = 3)),
+    params(("token" = i32, Path, description = "Token's id", minimum = 1, maximum = 2_147_483_647, example = 3)),
     responses(
         (status = 200, body = Token, description = "It is revoked"),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "No such token"),

@@ -14,7 +14,6 @@ use prometheus::{
 };
 use weir_wire::Direction;
 
-
 /// Declares the struct and its constructor: one line a metric, its doc comment is its help text.
 macro_rules! metrics {
     ($($(#[doc = $help:literal])+ $field:ident: $kind:tt $([$($label:literal),+])? = $name:literal;)+) => {
