@@ -4,8 +4,8 @@ CREATE TABLE sensor_presence (
     sensor_id   integer PRIMARY KEY REFERENCES sensor ON DELETE CASCADE,
     -- The last sign of life: a heartbeat, a batch, whatever its credential opened.
     alive_at    timestamptz NOT NULL,
-    -- As it was told last, and since when.
-    online      boolean NOT NULL DEFAULT false,
+    -- As it was told last, and since when; null until the first look at it.
+    online      boolean,
     changed_at  timestamptz NOT NULL DEFAULT now(),
     -- What its last heartbeat said, and when.
     beat        json,

@@ -29,6 +29,7 @@ pub struct Sign {
 #[derive(Clone, Debug)]
 pub struct Presence {
     pub alive_at: SystemTime,
+    /// A sensor that was heard of and not looked at yet is.
     pub online: bool,
     pub changed_at: SystemTime,
     pub beat: Option<(SystemTime, String)>,
@@ -130,11 +131,13 @@ async fn judge(lease: &Lease<'_>, turn: Option<&Turn>, patience: Patience) -> Re
                       since = CASE WHEN looked_at < now() - $1 * interval '1 s' THEN now() ELSE since END";
     client.execute(sql, &[&gap]).await?;
     let sql = "WITH changed AS (
-                   SELECT p.sensor_id, name, NOT online AS online, now() - alive_at AS silent
+                   SELECT p.sensor_id, name, now() - alive_at AS silent,
+                          coalesce(NOT online, greatest(alive_at, since) >= now() - $1 * interval '1 s') AS online
                    FROM sensor_presence p JOIN sensor USING (sensor_id), presence_watch
                    WHERE deleted_at IS NULL
                          AND CASE WHEN online THEN greatest(alive_at, since) < now() - $1 * interval '1 s'
-                                  ELSE alive_at >= now() - $1 * interval '1 s' END
+                                  WHEN NOT online THEN alive_at >= now() - $1 * interval '1 s'
+                                  ELSE true END
                    ORDER BY p.sensor_id LIMIT $2 FOR UPDATE OF p
                ), told AS (
                    UPDATE sensor_presence p SET online = changed.online, changed_at = now()

@@ -421,7 +421,7 @@ fn from_row(row: &Row) -> Sensor {
         status,
         presence: row.get::<_, Option<SystemTime>>("alive_at").map(|alive_at| Presence {
             alive_at,
-            online: row.get("online"),
+            online: row.get::<_, Option<bool>>("online").unwrap_or(true),
             changed_at: row.get("changed_at"),
             beat: row.get::<_, Option<SystemTime>>("beat_at").zip(row.get("beat")),
         }),
