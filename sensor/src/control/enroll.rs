@@ -6,9 +6,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::json;
+use weir_pin::Fingerprint;
 
 use super::error::{ClientError, ControlError};
-use super::pin::{Fingerprint, certificate_of};
+use super::pin::certificate_of;
 use super::{TokenFile, address, answer, chain, http};
 use crate::config::{ControlPlane, Secret};
 

@@ -21,9 +21,10 @@ pub use credential::{Credential, TokenFile};
 pub use enroll::{Enrolled, Enrollment, enroll};
 pub use error::{ClientError, ControlError};
 pub use heart::Heart;
-pub use pin::{Fingerprint, certificate_of};
+pub use pin::certificate_of;
 pub use pushed::{Book, Pushed, Report};
 pub use renewal::{Renewal, Term};
+pub use weir_pin::Fingerprint;
 
 /// Bytes of an answer that are read; ours are smaller by far.
 const MAX_ANSWER: usize = 64 << 10;

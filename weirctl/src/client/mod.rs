@@ -17,7 +17,7 @@ use serde_json::Value;
 pub use error::{ClientError, Refused};
 use route::Route;
 use shapes::{Page, Problem};
-use trust::Pinned;
+use weir_pin::Pinned;
 
 /// Items of a page.
 const PAGE: u64 = 1_000;
@@ -69,9 +69,10 @@ impl Client {
         if let Some(path) = &server.ca_file {
             http = trust::authorities(http, path)?;
         }
-        let pinned = server.fingerprint.as_deref().map(Pinned::parse).transpose()?;
-        if let Some(pinned) = &pinned {
-            http = pinned.apply(http)?;
+        let mut pinned = None;
+        if let Some(fingerprint) = &server.fingerprint {
+            let (client, known) = trust::pinned(http, fingerprint)?;
+            (http, pinned) = (client, Some(known));
         }
         let http = http.build().map_err(|error| ClientError::Usage(error.to_string()))?;
         Ok(Self { base, http, pinned, token: None })
@@ -187,7 +188,7 @@ impl Client {
 
     fn unreachable(&self, error: &reqwest::Error) -> ClientError {
         if let Some(shown) = self.pinned.as_ref().and_then(|pinned| pinned.other()) {
-            return ClientError::Fingerprint(shown);
+            return ClientError::Fingerprint(shown.to_string());
         }
         let mut text = error.to_string();
         let mut source = std::error::Error::source(error);
