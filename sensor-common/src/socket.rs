@@ -7,11 +7,8 @@ pub const TASK_NAME: usize = 16;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Owner {
-    /// Id of its control group (v2): the inode of the group's folder.
-    pub cgroup: u64,
     /// Its process id in the host's namespace.
     pub pid: u32,
-    pub uid: u32,
     /// Its name, with zeros behind it.
     pub name: [u8; TASK_NAME],
 }
@@ -20,9 +17,10 @@ pub struct Owner {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct SentTuple {
-    /// IPv4 as `::ffff:a.b.c.d`, in network byte order.
-    pub src: [u8; 16],
-    pub dst: [u8; 16],
+    /// IPv4 as `::ffff:a.b.c.d`. The octets stand in memory as on the wire; in words, which the kernel's side
+    /// compares.
+    pub src: [u32; 4],
+    pub dst: [u32; 4],
     /// Host byte order.
     pub src_port: u16,
     pub dst_port: u16,
@@ -39,4 +37,4 @@ pub struct Join {
     pub tuple: SentTuple,
 }
 
-const _: () = assert!(size_of::<Owner>() == 32 && size_of::<SentTuple>() == 40 && size_of::<Join>() == 72);
+const _: () = assert!(size_of::<Owner>() == 20 && size_of::<SentTuple>() == 40 && size_of::<Join>() == 60);

@@ -10,10 +10,7 @@
 
 use aya_ebpf::{
     EbpfContext as _,
-    helpers::{
-        bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
-        generated::{bpf_get_current_cgroup_id, bpf_get_socket_cookie},
-    },
+    helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, generated::bpf_get_socket_cookie},
     macros::{cgroup_skb, cgroup_sock, map},
     maps::{LruHashMap, PerCpuArray, RingBuf},
     programs::{SkBuffContext, SockContext},
@@ -33,8 +30,8 @@ const TCP_SYN: u8 = 2;
 #[derive(Clone, Copy)]
 struct Socket {
     owner: Owner,
-    /// Hash of the last tuple, 0 before the first: a socket that goes on to one peer is joined once.
-    last: u64,
+    /// The last that was told, zeros before the first: a socket that goes on to one peer is joined once.
+    last: SentTuple,
 }
 
 /// Sockets by cookie. The least recently used go first. Sizes are placeholders: the sensor sets them.
@@ -54,15 +51,9 @@ pub fn weir_sock_create(context: SockContext) -> i32 {
     // SAFETY: the context is the program's own.
     let cookie = unsafe { bpf_get_socket_cookie(context.as_ptr()) };
     let Ok(name) = bpf_get_current_comm() else { return ALLOW };
-    let owner = Owner {
-        // SAFETY: it reads the current task.
-        cgroup: unsafe { bpf_get_current_cgroup_id() },
-        pid: (bpf_get_current_pid_tgid() >> 32) as u32,
-        uid: bpf_get_current_uid_gid() as u32,
-        name,
-    };
+    let owner = Owner { pid: (bpf_get_current_pid_tgid() >> 32) as u32, name };
     // A full table gives its oldest up; what still fails leaves a flow without a process, and no more.
-    let _ = WEIR_SOCKETS.insert(cookie, Socket { owner, last: 0 }, 0);
+    let _ = WEIR_SOCKETS.insert(cookie, Socket { owner, last: SentTuple::default() }, 0);
     ALLOW
 }
 
@@ -89,22 +80,23 @@ fn join(context: &SkBuffContext) -> Option<()> {
     let mut tuple = SentTuple::default();
     let transport = match ethertype {
         ETHERTYPE_IPV4 => {
-            let header: [u8; 20] = context.load(0).ok()?;
+            let header: [u32; 5] = context.load(0).ok()?;
+            let [.., high, low] = header[1].to_ne_bytes();
             // Later fragments have no ports.
-            if u16::from_be_bytes([header[6], header[7]]) & 0x1fff != 0 {
+            if u16::from_be_bytes([high, low]) & 0x1fff != 0 {
                 return None;
             }
-            tuple.protocol = header[9];
-            tuple.src = mapped([header[12], header[13], header[14], header[15]]);
-            tuple.dst = mapped([header[16], header[17], header[18], header[19]]);
-            usize::from(header[0] & 0xf) * 4
+            tuple.protocol = header[2].to_ne_bytes()[1];
+            tuple.src = mapped(header[3]);
+            tuple.dst = mapped(header[4]);
+            usize::from(header[0].to_ne_bytes()[0] & 0xf) * 4
         }
         ETHERTYPE_IPV6 => {
             // Local sockets put extension headers before a transport header on request only.
-            let header: [u8; 40] = context.load(0).ok()?;
-            tuple.protocol = header[6];
-            tuple.src.copy_from_slice(&header[8..24]);
-            tuple.dst.copy_from_slice(&header[24..40]);
+            let header: [u32; 10] = context.load(0).ok()?;
+            tuple.protocol = header[1].to_ne_bytes()[2];
+            tuple.src = [header[2], header[3], header[4], header[5]];
+            tuple.dst = [header[6], header[7], header[8], header[9]];
             40
         }
         _ => return None,
@@ -127,12 +119,11 @@ fn join(context: &SkBuffContext) -> Option<()> {
     let socket = WEIR_SOCKETS.get_ptr_mut(cookie)?;
     // SAFETY: a map value that stays readable while the program runs.
     let socket = unsafe { &mut *socket };
-    let hash = hash(&tuple);
-    if socket.last == hash {
+    if same(&socket.last, &tuple) {
         return None;
     }
     if WEIR_JOINS.output::<Join>(Join { tuple, owner: socket.owner }, 0).is_ok() {
-        socket.last = hash;
+        socket.last = tuple;
     } else if let Some(untold) = WEIR_UNTOLD.get_ptr_mut(0) {
         // SAFETY: this CPU's own element.
         unsafe { *untold += 1 };
@@ -141,32 +132,23 @@ fn join(context: &SkBuffContext) -> Option<()> {
 }
 
 #[inline(always)]
-const fn mapped(address: [u8; 4]) -> [u8; 16] {
-    let [a, b, c, d] = address;
-    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
+const fn mapped(address: u32) -> [u32; 4] {
+    [0, 0, 0xffff_u32.to_be(), address]
 }
 
-/// Of what a socket's packets differ in: the addresses and ports. Never 0.
+/// Word by word: a comparison of whole arrays may become a call that the kernel does not know.
 #[inline(always)]
-fn hash(tuple: &SentTuple) -> u64 {
-    let word = |octets: &[u8; 16], at: usize| {
-        u64::from_ne_bytes([
-            octets[at],
-            octets[at + 1],
-            octets[at + 2],
-            octets[at + 3],
-            octets[at + 4],
-            octets[at + 5],
-            octets[at + 6],
-            octets[at + 7],
-        ])
-    };
-    let ports = u64::from(tuple.src_port) << 16 | u64::from(tuple.dst_port);
-    let mut hash = ports;
-    for word in [word(&tuple.src, 0), word(&tuple.src, 8), word(&tuple.dst, 0), word(&tuple.dst, 8)] {
-        hash = (hash.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    }
-    hash | 1
+const fn same(a: &SentTuple, b: &SentTuple) -> bool {
+    a.src_port == b.src_port
+        && a.dst_port == b.dst_port
+        && a.protocol == b.protocol
+        && words_same(a.dst, b.dst)
+        && words_same(a.src, b.src)
+}
+
+#[inline(always)]
+const fn words_same(a: [u32; 4], b: [u32; 4]) -> bool {
+    a[0] == b[0] && a[1] == b[1] && a[2] == b[2] && a[3] == b[3]
 }
 
 #[panic_handler]

@@ -45,5 +45,6 @@ pub use predecessor::Predecessor;
 pub use privileges::drop_privileges;
 pub use replay::{Replay, ReplayLink, ReplayProgram};
 pub use settings::{FilterAction, FilterRule, KernelLog, MAX_FILTER_RULES, Settings, TableSizes};
-pub use sockets::{Owner, Readable, Sockets};
+pub use sockets::{Readable, Sockets};
 pub use wakeups::{WakeReason, Wakeup, Wakeups};
+pub use weir_sensor_common::Owner;

@@ -13,7 +13,7 @@ use aya::maps::{MapData, PerCpuArray, RingBuf};
 use aya::programs::{CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock};
 use aya::{Ebpf, EbpfLoader};
 use tokio::io::{Interest, unix::AsyncFd};
-use weir_sensor_common::{Join as Raw, SentTuple};
+use weir_sensor_common::{Join, Owner, SentTuple};
 
 use super::{FlowKey, KernelError, object};
 
@@ -26,17 +26,6 @@ const RING_OCTETS: u32 = 256 << 10;
 const CREATE: &str = "weir_sock_create";
 const RELEASE: &str = "weir_sock_release";
 const EGRESS: &str = "weir_sock_egress";
-
-/// A local process, as the kernel knew it when it made a socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Owner {
-    pub pid: u32,
-    pub uid: u32,
-    /// Inode of its control group's folder.
-    pub cgroup: u64,
-    /// With zeros behind it.
-    pub name: [u8; weir_sensor_common::socket::TASK_NAME],
-}
 
 /// The attached programs.
 pub struct Sockets {
@@ -148,14 +137,18 @@ pub fn cgroup_root() -> Result<PathBuf, KernelError> {
 fn parse(bytes: &[u8]) -> Option<(FlowKey, Owner)> {
     // SAFETY: any octets of the right number are a join, whose fields are numbers; it is copied, so that its
     // alignment is of no account.
-    let Raw { owner, tuple } = (bytes.len() >= size_of::<Raw>())
-        .then(|| unsafe { bytes.as_ptr().cast::<Raw>().read_unaligned() })?;
-    let weir_sensor_common::Owner { cgroup, pid, uid, name } = owner;
-    Some((key(&tuple), Owner { pid, uid, cgroup, name }))
+    let Join { owner, tuple } = (bytes.len() >= size_of::<Join>())
+        .then(|| unsafe { bytes.as_ptr().cast::<Join>().read_unaligned() })?;
+    Some((key(&tuple), owner))
 }
 
 fn key(tuple: &SentTuple) -> FlowKey {
-    let address = |octets| {
+    let address = |words: [u32; 4]| {
+        let mut octets = [0; 16];
+        octets
+            .iter_mut()
+            .zip(words.iter().flat_map(|word| word.to_ne_bytes()))
+            .for_each(|(to, octet)| *to = octet);
         let address = Ipv6Addr::from(octets);
         address.to_ipv4_mapped().map_or(IpAddr::V6(address), IpAddr::V4)
     };
@@ -174,19 +167,18 @@ mod tests {
 
     #[test]
     fn a_join_is_read_and_a_short_one_is_none() {
-        let mut bytes = [0; 72];
-        bytes[..8].copy_from_slice(&7_u64.to_ne_bytes());
-        bytes[8..12].copy_from_slice(&42_u32.to_ne_bytes());
-        bytes[16..20].copy_from_slice(b"curl");
-        bytes[32..48].copy_from_slice(&"::ffff:192.0.2.1".parse::<Ipv6Addr>().expect("an address").octets());
-        bytes[48..64].copy_from_slice(&"2001:db8::1".parse::<Ipv6Addr>().expect("an address").octets());
-        bytes[64..66].copy_from_slice(&40_000_u16.to_ne_bytes());
-        bytes[66..68].copy_from_slice(&443_u16.to_ne_bytes());
-        bytes[68] = 6;
+        let mut bytes = [0; 60];
+        bytes[..4].copy_from_slice(&42_u32.to_ne_bytes());
+        bytes[4..8].copy_from_slice(b"curl");
+        bytes[20..36].copy_from_slice(&"::ffff:192.0.2.1".parse::<Ipv6Addr>().expect("an address").octets());
+        bytes[36..52].copy_from_slice(&"2001:db8::1".parse::<Ipv6Addr>().expect("an address").octets());
+        bytes[52..54].copy_from_slice(&40_000_u16.to_ne_bytes());
+        bytes[54..56].copy_from_slice(&443_u16.to_ne_bytes());
+        bytes[56] = 6;
         let (key, owner) = parse(&bytes).expect("it is whole");
-        assert_eq!((owner.pid, owner.cgroup, &owner.name[..5]), (42, 7, &b"curl\0"[..]));
+        assert_eq!((owner.pid, &owner.name[..5]), (42, &b"curl\0"[..]));
         assert_eq!((key.src, key.src_port), ("192.0.2.1".parse().expect("an address"), 40_000));
         assert_eq!((key.dst, key.dst_port), ("2001:db8::1".parse().expect("an address"), 443));
-        assert_eq!(parse(&bytes[..71]), None);
+        assert_eq!(parse(&bytes[..59]), None);
     }
 }
