@@ -66,13 +66,7 @@ impl Enricher {
         if let Some(processes) = &self.processes {
             // A socket that was made and closed within the epoch is told of by now.
             processes.read();
-            for record in &mut *records {
-                let (src_process, dst_process) = processes.of(&record.key);
-                if src_process.is_some() || dst_process.is_some() {
-                    let context: &mut Context = record.context.get_or_insert_default();
-                    (context.src_process, context.dst_process) = (src_process, dst_process);
-                }
-            }
+            processes.describe(records);
         }
         if self.places.is_empty() {
             return;

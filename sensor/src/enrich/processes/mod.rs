@@ -22,6 +22,7 @@ use tokio::sync::watch;
 use weir_wire::Process;
 
 use crate::config;
+use crate::flow::Record;
 use crate::kernel::{self, FlowKey, Owner, Readable, Sockets};
 use crate::metrics::Metrics;
 
@@ -29,6 +30,10 @@ use crate::metrics::Metrics;
 const FRESH: Duration = Duration::from_secs(1);
 /// Joins that are taken before others may ask.
 const AT_ONCE: usize = 512;
+/// Times that as many are taken before work goes on: the ring's whole content, and not what comes meanwhile.
+const ROUNDS: usize = 8;
+/// Records that are described before others may ask.
+const RECORDS: usize = 1_024;
 /// Processes that are remembered: a host has some thousands.
 const PROCESSES: NonZeroUsize = NonZeroUsize::new(8_192).expect("it is not zero");
 
@@ -113,18 +118,23 @@ impl Processes {
         }
     }
 
-    /// Whose the two ends of a flow are, where they are of this host.
-    pub fn of(&self, key: &FlowKey) -> (Option<Arc<Process>>, Option<Arc<Process>>) {
-        if !matches!(key.protocol, TCP | UDP) {
-            return (None, None);
+    /// Adds whose the two ends of each flow are, where they are of this host.
+    pub fn describe(&self, records: &mut [Record]) {
+        for records in records.chunks_mut(RECORDS) {
+            let mut known = self.lock();
+            for record in records {
+                known.describe(record);
+            }
         }
-        let mut known = self.lock();
-        (known.sender(key), known.sender(&reversed(key)))
     }
 
     /// Takes what the programs have told.
     pub fn read(&self) {
-        while self.lock().read(&self.metrics) == AT_ONCE {}
+        for _ in 0..ROUNDS {
+            if self.lock().read(&self.metrics) < AT_ONCE {
+                return;
+            }
+        }
     }
 
     /// Finds the sockets that are there.
@@ -170,6 +180,18 @@ impl Processes {
 }
 
 impl Known {
+    fn describe(&mut self, record: &mut Record) {
+        let key = record.key;
+        if !matches!(key.protocol, TCP | UDP) {
+            return;
+        }
+        let (src, dst) = (self.sender(&key), self.sender(&reversed(&key)));
+        if src.is_some() || dst.is_some() {
+            let context = record.context.get_or_insert_default();
+            (context.src_process, context.dst_process) = (src, dst);
+        }
+    }
+
     fn sender(&mut self, key: &FlowKey) -> Option<Arc<Process>> {
         if let Some(process) = self.flows.get(key) {
             return Some(Arc::clone(process));
