@@ -49,7 +49,7 @@ pub async fn run(config: Config, reload: Reload) -> anyhow::Result<()> {
         .await
         .with_context(|| format!("listen on metrics.listen = {}", config.metrics.listen))?;
     let client = config.control_plane.as_ref().map(Client::new).transpose()?;
-    let onlooker = Onlooker::new(&config).context("read the registry of vendors")?;
+    let (known, onlooker) = onlooker(&config)?;
     // Before the kernel's tables: what they hold of earlier sensors is compared with what is safe already.
     let (spool, spooled) = match &client {
         Some(_) => open_spool(&config, &metrics)?,
@@ -77,7 +77,7 @@ pub async fn run(config: Config, reload: Reload) -> anyhow::Result<()> {
         %generation, epoch = %config.epoch, adopted, predecessors = predecessors.len(),
         pinned = pinning.is_some(), "counting"
     );
-    let threats = keep_lists(&mut datapath, &config, &metrics, &stopping)?;
+    let threats = keep_lists(&mut datapath, &config, known, &metrics, &stopping)?;
     let names = SharedNames::new(config.events.names.limits());
     let witnesses: Vec<Box<dyn Witness>> = vec![Box::new(onlooker.clone())];
     let catch_up = read_events(&mut datapath, &config, &names, witnesses, &metrics)?;
@@ -149,6 +149,14 @@ pub async fn run(config: Config, reload: Reload) -> anyhow::Result<()> {
     outcome.and(ended)
 }
 
+/// Who learns of the link, and where the keeper of the threat lists tells it what they say of names.
+fn onlooker(config: &Config) -> anyhow::Result<(watch::Sender<Arc<threat::Known>>, Onlooker)> {
+    let (known, listed) = watch::channel(Arc::default());
+    let listed = (!config.threats.lists.is_empty()).then_some(listed);
+    let onlooker = Onlooker::new(config, listed).context("read the registry of vendors")?;
+    Ok((known, onlooker))
+}
+
 /// The spool, and the last epoch of every generation that it knows. Its socket is a convenience: without it
 /// the sensor runs on.
 fn open_spool(
@@ -171,6 +179,7 @@ fn open_spool(
 fn keep_lists(
     datapath: &mut Datapath,
     config: &Config,
+    known: watch::Sender<Arc<threat::Known>>,
     metrics: &Arc<Metrics>,
     stopping: &watch::Receiver<bool>,
 ) -> anyhow::Result<Option<JoinHandle<()>>> {
@@ -188,7 +197,6 @@ fn keep_lists(
         let url = reqwest::Url::parse(&control_plane.url).ok()?;
         Some((url.host_str()?.to_owned(), url.port_or_known_default()?))
     });
-    let (known, _) = watch::channel(Arc::default());
     let keeper =
         threat::Keeper::new(threats.clone(), control_plane, (lists, heart), known, Arc::clone(metrics))
             .with_context(|| format!("open threats.folder = {}", threats.folder.display()))?;

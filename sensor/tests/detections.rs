@@ -19,6 +19,13 @@ const EXPECTED: &[(&str, &str, &str)] = &[
     ("tcpdump-dhcpv4v6", "rogue_dhcp", "fe80::40d3:61ff:fe62:3810"),
     // 6,000 ICMPv6 packets a second to one address, behind chains of extension headers.
     ("suri-denial6-5", "icmp_flood", "2001:db8:1::1"),
+    // A camera and a plug of 2016, whose servers choose TLS 1.0.
+    ("iot-dlinkcam-a1", "deprecated_tls", "10.10.10.37 > 52.8.178.58:443"),
+    ("iot-dlinkcam-a1", "deprecated_tls", "10.10.10.37 > 54.194.162.61:443"),
+    ("iot-dlinkcam-a1", "deprecated_tls", "10.10.10.37 > 54.229.64.81:443"),
+    ("iot-wemoinsight-a1", "deprecated_tls", "10.10.10.158 > 23.23.111.129:8443"),
+    ("iot-wemoinsight-a1", "deprecated_tls", "10.10.10.158 > 50.17.221.66:8443"),
+    ("iot-wemoinsight-a1", "deprecated_tls", "10.10.10.158 > 54.193.117.148:443"),
 ];
 
 fn captures() -> Vec<PathBuf> {

@@ -16,6 +16,7 @@ pub type Settings = BTreeMap<String, Value>;
 /// Networks in one list: each is compared with both addresses of every record.
 const MAX_NETWORKS: usize = 256;
 const MAX_PORTS: usize = 256;
+const MAX_DOMAINS: usize = 256;
 
 /// What a setting is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +34,8 @@ pub enum Kind {
     /// A list of texts such as `10.0.0.0/8`.
     Networks,
     Ports,
+    /// A list of domain names in lower case.
+    Domains,
 }
 
 /// A setting that may be pushed.
@@ -77,6 +80,10 @@ pub const KEYS: &[Key] = &[
     key("detect.beaconing.max_interval", WINDOW),
     key("detect.beaconing.min_interval", WINDOW),
     key("detect.beaconing.regular_percent", up_to(100)),
+    key("detect.bindings.allow", Kind::Networks),
+    key("detect.bindings.changes", up_to(1_000)),
+    key("detect.bindings.enabled", Kind::Flag),
+    key("detect.bindings.window", WINDOW),
     key("detect.brute_force.allow", Kind::Networks),
     key("detect.brute_force.connections", up_to(U32)),
     key("detect.brute_force.enabled", Kind::Flag),
@@ -86,6 +93,19 @@ pub const KEYS: &[Key] = &[
     key("detect.cleartext.allow", Kind::Networks),
     key("detect.cleartext.enabled", Kind::Flag),
     key("detect.cleartext.ports", Kind::Ports),
+    key("detect.deprecated_tls.allow", Kind::Networks),
+    key("detect.deprecated_tls.enabled", Kind::Flag),
+    key("detect.dga.allow", Kind::Networks),
+    key("detect.dga.domains", up_to(500)),
+    key("detect.dga.enabled", Kind::Flag),
+    key("detect.dga.generated_percent", up_to(100)),
+    key("detect.dga.window", WINDOW),
+    key("detect.dns_tunnel.allow", Kind::Networks),
+    key("detect.dns_tunnel.allow_domains", Kind::Domains),
+    key("detect.dns_tunnel.enabled", Kind::Flag),
+    key("detect.dns_tunnel.names", up_to(1_000)),
+    key("detect.dns_tunnel.octets", up_to(253)),
+    key("detect.dns_tunnel.window", WINDOW),
     key("detect.enabled", Kind::Flag),
     key("detect.exfiltration.allow", Kind::Networks),
     key("detect.exfiltration.deviations", up_to(1_000)),
@@ -99,6 +119,16 @@ pub const KEYS: &[Key] = &[
     key("detect.icmp_flood.window", WINDOW),
     key("detect.internal", Kind::Networks),
     key("detect.max_open", up_to(65_536)),
+    key("detect.new_asn.allow", Kind::Networks),
+    key("detect.new_asn.enabled", Kind::Flag),
+    key("detect.new_asn.learn", WINDOW),
+    key("detect.new_country.allow", Kind::Networks),
+    key("detect.new_country.enabled", Kind::Flag),
+    key("detect.new_country.learn", WINDOW),
+    key("detect.new_device.allow", Kind::Networks),
+    key("detect.new_device.enabled", Kind::Flag),
+    key("detect.new_device.learn", WINDOW),
+    key("detect.new_device.most", up_to(1_000)),
     key("detect.port_scan.allow", Kind::Networks),
     key("detect.port_scan.enabled", Kind::Flag),
     key("detect.port_scan.failed_percent", up_to(100)),
@@ -109,6 +139,14 @@ pub const KEYS: &[Key] = &[
     key("detect.port_scan.udp_ports", up_to(256)),
     key("detect.port_scan.window", WINDOW),
     key("detect.quiet", WINDOW),
+    key("detect.rogue_dhcp.allow", Kind::Networks),
+    key("detect.rogue_dhcp.enabled", Kind::Flag),
+    key("detect.rogue_dhcp.known", Kind::Networks),
+    key("detect.rogue_dhcp.learn", WINDOW),
+    key("detect.rogue_ra.allow", Kind::Networks),
+    key("detect.rogue_ra.enabled", Kind::Flag),
+    key("detect.rogue_ra.known", Kind::Networks),
+    key("detect.rogue_ra.learn", WINDOW),
     key("detect.syn_flood.allow", Kind::Networks),
     key("detect.syn_flood.enabled", Kind::Flag),
     key("detect.syn_flood.per_second", up_to(U32)),
@@ -167,6 +205,9 @@ impl Kind {
             }),
             Self::Ports => list(value, MAX_PORTS, |item| item.as_u64().is_some_and(|port| port <= 65_535))
                 .ok_or_else(|| format!("is not a list of up to {MAX_PORTS} ports")),
+            Self::Domains => list(value, MAX_DOMAINS, is_domain).ok_or_else(|| {
+                format!("is not a list of up to {MAX_DOMAINS} domains such as \"example.org\", in lower case")
+            }),
         }
     }
 }
@@ -200,6 +241,10 @@ fn is_network(value: &Value) -> bool {
         prefix.bytes().all(|byte| byte.is_ascii_digit())
             && prefix.parse::<u8>().is_ok_and(|prefix| prefix <= most)
     })
+}
+
+fn is_domain(value: &Value) -> bool {
+    value.as_str().is_some_and(crate::text::is_plain_domain)
 }
 
 fn shown(duration: Duration) -> String {

@@ -12,3 +12,12 @@ pub fn is_hostile(character: char) -> bool {
             // Byte order mark, interlinear annotation, tags.
             | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
+
+/// Whether a text is a domain name as configurations write it: letters in lower case, digits, hyphens, underscores and
+/// dots between, at most 253 octets.
+#[must_use]
+pub fn is_plain_domain(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(&byte);
+    let is_label = |label: &str| !label.is_empty() && label.len() <= 63 && label.bytes().all(plain);
+    text.len() <= 253 && text.split('.').all(is_label)
+}

@@ -53,7 +53,9 @@ impl PartialSchema for Settings {
                     (text.pattern, text.max_length) = (Some("^[0-9]+(ms|s|m|h)$".to_owned()), Some(16));
                     text.into()
                 }
-                Kind::Networks => ArrayBuilder::new().items(object(Type::String)).max_items(Some(256)).into(),
+                Kind::Networks | Kind::Domains => {
+                    ArrayBuilder::new().items(object(Type::String)).max_items(Some(256)).into()
+                }
                 Kind::Ports => {
                     let mut port = object(Type::Integer);
                     (port.minimum, port.maximum) = (Some(0.0.into()), Some(65_535.0.into()));

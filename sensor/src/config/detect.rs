@@ -54,6 +54,12 @@ pub struct Detect {
     pub rogue_dhcp: Servers,
     pub rogue_ra: Servers,
     pub new_device: NewDevice,
+    pub dns_tunnel: DnsTunnel,
+    pub dga: Dga,
+    pub deprecated_tls: DeprecatedTls,
+    pub new_country: NewPlace,
+    /// Off unless asked for: a host that browses meets new systems every day.
+    pub new_asn: NewPlace,
 }
 
 section! {
@@ -178,6 +184,43 @@ section! {
     }
 }
 
+section! {
+    /// Many different long names under one domain.
+    DnsTunnel {
+        window: Period = Period(Duration::from_hours(1)),
+        /// Different names under one domain within `window`, by one client.
+        names: usize = 100,
+        /// Octets below the registered domain from which on a name counts.
+        octets: usize = 30,
+        /// Domains that may be asked so, with all below them; in lower case.
+        allow_domains: Vec<String> = Vec::new(),
+    }
+}
+
+section! {
+    /// Many domains that nobody registered and that read like random letters.
+    Dga {
+        window: Period = Period(Duration::from_hours(1)),
+        /// Different domains that do not exist, asked for by one client within `window`.
+        domains: usize = 20,
+        /// Of them, in percent, so many must read like random letters.
+        generated_percent: u32 = 60,
+    }
+}
+
+section! {
+    /// SSL, TLS 1.0 and 1.1, DTLS 1.0.
+    DeprecatedTls {}
+}
+
+section! {
+    /// Countries, or autonomous systems, that a host did not talk to before.
+    NewPlace {
+        /// What a host meets so long after it was first seen is its own.
+        learn: Period = Period(Duration::from_hours(24)),
+    }
+}
+
 impl Default for Detect {
     fn default() -> Self {
         Self {
@@ -197,6 +240,11 @@ impl Default for Detect {
             rogue_dhcp: Servers::default(),
             rogue_ra: Servers::default(),
             new_device: NewDevice::default(),
+            dns_tunnel: DnsTunnel::default(),
+            dga: Dga::default(),
+            deprecated_tls: DeprecatedTls::default(),
+            new_country: NewPlace::default(),
+            new_asn: NewPlace { enabled: false, ..NewPlace::default() },
         }
     }
 }
@@ -222,6 +270,10 @@ impl Detect {
             ("rogue_dhcp.learn", self.rogue_dhcp.learn),
             ("rogue_ra.learn", self.rogue_ra.learn),
             ("new_device.learn", self.new_device.learn),
+            ("dns_tunnel.window", self.dns_tunnel.window),
+            ("dga.window", self.dga.window),
+            ("new_country.learn", self.new_country.learn),
+            ("new_asn.learn", self.new_asn.learn),
         ] {
             check.period(&format!("detect.{key}"), window, secs(1), DAY);
         }
@@ -244,6 +296,10 @@ impl Detect {
             ("exfiltration.factor", u64::from(self.exfiltration.factor), 1_000_000),
             ("bindings.changes", self.bindings.changes, 1_000),
             ("new_device.most", self.new_device.most as u64, 1_000),
+            ("dns_tunnel.names", self.dns_tunnel.names as u64, 1_000),
+            ("dns_tunnel.octets", self.dns_tunnel.octets as u64, 253),
+            ("dga.domains", self.dga.domains as u64, 500),
+            ("dga.generated_percent", u64::from(self.dga.generated_percent), 100),
         ] {
             check.that((1..=most).contains(&value), format!("detect.{key}"), || {
                 format!("is {value}; 1 to {most} are allowed")
@@ -265,10 +321,23 @@ impl Detect {
             ("rogue_ra.allow", &self.rogue_ra.allow),
             ("rogue_ra.known", &self.rogue_ra.known),
             ("new_device.allow", &self.new_device.allow),
+            ("dns_tunnel.allow", &self.dns_tunnel.allow),
+            ("dga.allow", &self.dga.allow),
+            ("deprecated_tls.allow", &self.deprecated_tls.allow),
+            ("new_country.allow", &self.new_country.allow),
+            ("new_asn.allow", &self.new_asn.allow),
         ] {
             // Each is compared with both addresses of every record.
             check.that(list.len() <= 256, format!("detect.{key}"), || {
                 format!("has {} networks; 256 are allowed", list.len())
+            });
+        }
+        let domains = &self.dns_tunnel.allow_domains;
+        let key = "detect.dns_tunnel.allow_domains";
+        check.that(domains.len() <= 256, key, || format!("has {} domains; 256 are allowed", domains.len()));
+        for domain in domains {
+            check.that(weir_wire::text::is_plain_domain(domain), key, || {
+                format!("has `{domain}`; a domain is in lower case, with no dot at its ends: `example.org`")
             });
         }
     }

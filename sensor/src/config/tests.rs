@@ -50,6 +50,9 @@ fn s12_the_settings_that_may_be_pushed_are_ours_with_our_bounds() {
             }
             Kind::Flag => (vec![json!(true), json!(false)], vec![json!("true")]),
             Kind::Networks => (vec![networks(0), networks(256)], vec![networks(257)]),
+            Kind::Domains => {
+                (vec![json!([]), json!(["example.org"])], vec![json!([".org"]), json!(["Example.org"])])
+            }
             Kind::Ports => (vec![json!([]), json!([0, 65_535])], vec![json!([65_536])]),
         };
         for value in good {

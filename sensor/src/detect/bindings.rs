@@ -12,12 +12,13 @@
 //!
 //! **Counts** changes. **Memory**: 8,192 addresses, 4,096 questions.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::findings::Findings;
 use super::memory::{Memory, Told, nanoseconds};
 use super::networks::{contains, unicast};
+use super::watch::Looker;
 use super::{Detection, Evidence, Kind, Severity, Subject};
 use crate::config::detect::Bindings as Settings;
 use crate::observe::{Mac, NdpKind, Observation, Seen};
@@ -32,8 +33,7 @@ pub(super) struct Bindings {
     claims: Memory<IpAddr, Claims>,
     /// When somebody asked for an address.
     asked: Memory<IpAddr, i64>,
-    found: BTreeMap<(Kind, IpAddr), Detection>,
-    untold: u64,
+    findings: Findings,
 }
 
 /// Who says to have an address.
@@ -65,12 +65,54 @@ impl Bindings {
             settings,
             claims: Memory::new(ADDRESSES),
             asked: Memory::new(QUESTIONS),
-            found: BTreeMap::new(),
-            untold: 0,
+            findings: Findings::new(ADDRESSES),
         }
     }
 
-    pub(super) fn observe(&mut self, observation: &Observation) {
+    fn was_asked(&mut self, address: IpAddr, at_ns: i64) -> bool {
+        let patience = nanoseconds(PATIENCE);
+        self.asked.get(&address).is_some_and(|asked| at_ns.saturating_sub(*asked) <= patience)
+    }
+
+    fn claim(&mut self, claim: &Claim, at_ns: i64) {
+        let window = nanoseconds(self.settings.window.0);
+        let claims = self.claims.entry(claim.address);
+        let Some(holder) = claims.holder.replace(claim.mac) else { return };
+        if holder == claim.mac {
+            return;
+        }
+        if at_ns.saturating_sub(claims.began_ns) > window || claims.changes == 0 {
+            *claims = Claims { holder: claims.holder, before: None, began_ns: at_ns, ..Claims::default() };
+        }
+        claims.changes += 1;
+        if claim.unsolicited {
+            claims.unsolicited += 1;
+            claims.intruder = Some(claim.mac);
+        }
+        claims.before = Some(holder);
+        if claims.changes < self.settings.changes {
+            return;
+        }
+        let spoofed = claims.unsolicited * 3 >= claims.changes;
+        let (kind, severity) = if spoofed {
+            (Kind::ArpSpoof, Severity::High)
+        } else {
+            (Kind::AddressConflict, Severity::Medium)
+        };
+        let count = if std::mem::replace(&mut claims.told, true) { 1 } else { claims.changes };
+        let told = Told { first_ns: claims.began_ns, last_ns: at_ns, count };
+        let mut evidence =
+            Evidence::default().with_all("mac", [holder, claim.mac].map(|mac| mac.to_string()));
+        if let (true, Some(intruder)) = (spoofed, claims.intruder) {
+            evidence = evidence.with("unsolicited", intruder.to_string());
+        }
+        let subject = Subject::Address(claim.address);
+        self.findings.add(Detection::new(kind, severity, subject, told, evidence));
+    }
+}
+
+impl Looker for Bindings {
+    fn observe(&mut self, observation: &Observation) {
         let at_ns = observation.time_ns;
         let claim = match &observation.seen {
             Seen::Arp(arp) => {
@@ -112,61 +154,16 @@ impl Bindings {
         }
     }
 
-    fn was_asked(&mut self, address: IpAddr, at_ns: i64) -> bool {
-        let patience = nanoseconds(PATIENCE);
-        self.asked.get(&address).is_some_and(|asked| at_ns.saturating_sub(*asked) <= patience)
+    fn take(&mut self) -> Vec<Detection> {
+        self.findings.take().collect()
     }
 
-    fn claim(&mut self, claim: &Claim, at_ns: i64) {
-        let window = nanoseconds(self.settings.window.0);
-        let claims = self.claims.entry(claim.address);
-        let Some(holder) = claims.holder.replace(claim.mac) else { return };
-        if holder == claim.mac {
-            return;
-        }
-        if at_ns.saturating_sub(claims.began_ns) > window || claims.changes == 0 {
-            *claims = Claims { holder: claims.holder, before: None, began_ns: at_ns, ..Claims::default() };
-        }
-        claims.changes += 1;
-        if claim.unsolicited {
-            claims.unsolicited += 1;
-            claims.intruder = Some(claim.mac);
-        }
-        claims.before = Some(holder);
-        if claims.changes < self.settings.changes {
-            return;
-        }
-        let spoofed = claims.unsolicited * 3 >= claims.changes;
-        let (kind, severity) = if spoofed {
-            (Kind::ArpSpoof, Severity::High)
-        } else {
-            (Kind::AddressConflict, Severity::Medium)
-        };
-        let count = if std::mem::replace(&mut claims.told, true) { 1 } else { claims.changes };
-        let told = Told { first_ns: claims.began_ns, last_ns: at_ns, count };
-        let mut evidence =
-            Evidence::default().with_all("mac", [holder, claim.mac].map(|mac| mac.to_string()));
-        if let (true, Some(intruder)) = (spoofed, claims.intruder) {
-            evidence = evidence.with("unsolicited", intruder.to_string());
-        }
-        let key = (kind, claim.address);
-        if let Some(known) = self.found.get_mut(&key) {
-            known.last_ns = known.last_ns.max(at_ns);
-            known.count = known.count.saturating_add(count);
-            known.evidence.join(evidence);
-        } else if self.found.len() < ADDRESSES {
-            let subject = Subject::Address(claim.address);
-            self.found.insert(key, Detection::new(kind, severity, subject, told, evidence));
-        } else {
-            self.untold += 1;
-        }
+    /// And of conflicts.
+    fn kind(&self) -> Kind {
+        Kind::ArpSpoof
     }
 
-    pub(super) fn take(&mut self) -> impl Iterator<Item = Detection> + use<> {
-        std::mem::take(&mut self.found).into_values()
-    }
-
-    pub(super) fn forgotten(&self) -> u64 {
-        self.claims.forgotten() + self.asked.forgotten() + self.untold
+    fn forgotten(&self) -> u64 {
+        self.claims.forgotten() + self.asked.forgotten() + self.findings.untold()
     }
 }

@@ -9,9 +9,8 @@
 //!
 //! **Counts** connections. **Memory**: 4,096 connections that were counted already.
 
-use std::collections::BTreeMap;
-
 use super::attempts::{PSH, TCP};
+use super::findings::Findings;
 use super::memory::{Memory, Told};
 use super::networks::contains;
 use super::{Detection, Detector, Evidence, Kind, Severity, Subject, View};
@@ -26,14 +25,12 @@ pub(super) struct Cleartext {
     /// When a connection that was counted began.
     counted: Memory<FlowKey, Option<i64>>,
     /// Of this epoch.
-    found: BTreeMap<Subject, Detection>,
-    /// Connections that were not told for want of room.
-    untold: u64,
+    findings: Findings,
 }
 
 impl Cleartext {
     pub(super) fn new(settings: Settings) -> Self {
-        Self { settings, counted: Memory::new(CONNECTIONS), found: BTreeMap::new(), untold: 0 }
+        Self { settings, counted: Memory::new(CONNECTIONS), findings: Findings::new(CONNECTIONS) }
     }
 }
 
@@ -52,27 +49,15 @@ impl Detector for Cleartext {
         if counted == Some(record.start_ns) {
             return;
         }
-        let subject = Subject::of(key);
-        if let Some(found) = self.found.get_mut(&subject) {
-            found.first_ns = found.first_ns.min(record.first_ns);
-            found.last_ns = found.last_ns.max(record.last_ns);
-            found.count += 1;
-            return;
-        }
-        if self.found.len() >= CONNECTIONS {
-            self.untold += 1;
-            return;
-        }
         // A terminal is worth more than a mailbox that may have switched to TLS.
         let severity = if matches!(key.dst_port, 110 | 143) { Severity::Low } else { Severity::Medium };
         let told = Told { first_ns: record.first_ns, last_ns: record.last_ns, count: 1 };
         let evidence = Evidence::default().with("protocol", protocol(key.dst_port));
-        let found = Detection::new(Kind::Cleartext, severity, subject.clone(), told, evidence);
-        self.found.insert(subject, found);
+        self.findings.add(Detection::new(Kind::Cleartext, severity, Subject::of(key), told, evidence));
     }
 
     fn tell(&mut self, _: &View<'_>, found: &mut Vec<Detection>) {
-        found.extend(std::mem::take(&mut self.found).into_values());
+        found.extend(self.findings.take());
     }
 
     fn kind(&self) -> Kind {
@@ -80,7 +65,7 @@ impl Detector for Cleartext {
     }
 
     fn forgotten(&self) -> u64 {
-        self.counted.forgotten() + self.untold
+        self.counted.forgotten() + self.findings.untold()
     }
 }
 

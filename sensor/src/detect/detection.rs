@@ -31,10 +31,16 @@ pub enum Kind {
     RogueDhcp,
     RogueRa,
     NewDevice,
+    DnsTunnel,
+    Dga,
+    DeprecatedTls,
+    ListedDomain,
+    NewCountry,
+    NewAsn,
 }
 
 impl Kind {
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 20] = [
         Self::PortScan,
         Self::SynFlood,
         Self::UdpFlood,
@@ -49,6 +55,12 @@ impl Kind {
         Self::RogueDhcp,
         Self::RogueRa,
         Self::NewDevice,
+        Self::DnsTunnel,
+        Self::Dga,
+        Self::DeprecatedTls,
+        Self::ListedDomain,
+        Self::NewCountry,
+        Self::NewAsn,
     ];
 
     /// The word for it, in metrics, tables and JSON.
@@ -69,6 +81,12 @@ impl Kind {
             Self::RogueDhcp => "rogue_dhcp",
             Self::RogueRa => "rogue_ra",
             Self::NewDevice => "new_device",
+            Self::DnsTunnel => "dns_tunnel",
+            Self::Dga => "dga",
+            Self::DeprecatedTls => "deprecated_tls",
+            Self::ListedDomain => "listed_domain",
+            Self::NewCountry => "new_country",
+            Self::NewAsn => "new_asn",
         }
     }
 
@@ -79,6 +97,9 @@ impl Kind {
             Self::ArpSpoof | Self::AddressConflict | Self::RogueDhcp | Self::RogueRa | Self::NewDevice => {
                 "link"
             }
+            Self::DnsTunnel | Self::Dga => "dns",
+            Self::DeprecatedTls => "tls",
+            Self::ListedDomain => "names",
             _ => "flows",
         }
     }
@@ -91,9 +112,13 @@ impl Kind {
             Self::SynFlood => "T1499.001",
             Self::UdpFlood | Self::IcmpFlood => "T1498.001",
             Self::BruteForce => "T1110",
-            Self::Beaconing | Self::ListedAddress => "T1071",
+            Self::Beaconing | Self::ListedAddress | Self::ListedDomain | Self::NewCountry | Self::NewAsn => {
+                "T1071"
+            }
             Self::Exfiltration => "T1048",
-            Self::Cleartext => "T1040",
+            Self::Cleartext | Self::DeprecatedTls => "T1040",
+            Self::DnsTunnel => "T1071.004",
+            Self::Dga => "T1568.002",
             Self::ArpSpoof => "T1557.002",
             Self::RogueDhcp => "T1557.003",
             Self::AddressConflict | Self::RogueRa => "T1557",
@@ -114,6 +139,11 @@ pub enum Subject {
         server: IpAddr,
         port: u16,
     },
+    /// A client that asks for a domain.
+    Lookup {
+        client: IpAddr,
+        domain: Box<str>,
+    },
 }
 
 impl Subject {
@@ -127,7 +157,9 @@ impl Subject {
     #[must_use]
     pub fn address(&self) -> Option<IpAddr> {
         match self {
-            Self::Address(address) | Self::Use { client: address, .. } => Some(*address),
+            Self::Address(address)
+            | Self::Use { client: address, .. }
+            | Self::Lookup { client: address, .. } => Some(*address),
             Self::Card(_) => None,
         }
     }
@@ -142,6 +174,7 @@ impl fmt::Display for Subject {
                 write!(f, "{client} > [{server}]:{port}")
             }
             Self::Use { client, server, port } => write!(f, "{client} > {server}:{port}"),
+            Self::Lookup { client, domain } => write!(f, "{client} > {domain}"),
         }
     }
 }
@@ -295,5 +328,14 @@ impl Detection {
     ) -> Self {
         let Told { first_ns, last_ns, count } = told;
         Self { kind, severity, subject, first_ns, last_ns, count, evidence, opens: false }
+    }
+
+    /// Takes in a further sighting of the same.
+    pub(super) fn join(&mut self, more: Self) {
+        self.first_ns = self.first_ns.min(more.first_ns);
+        self.last_ns = self.last_ns.max(more.last_ns);
+        self.count = self.count.saturating_add(more.count);
+        self.severity = self.severity.max(more.severity);
+        self.evidence.join(more.evidence);
     }
 }

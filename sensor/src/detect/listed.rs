@@ -9,9 +9,9 @@
 //!
 //! **Counts** connections. **Memory**: 4,096 connections that were counted already.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::findings::Findings;
 use super::memory::{Memory, Told};
 use super::{Detection, Detector, Evidence, Kind, Severity, Subject, View};
 use crate::flow::Record;
@@ -25,14 +25,12 @@ pub(super) struct ListedAddress {
     /// When a connection that was counted began.
     counted: Memory<FlowKey, Option<i64>>,
     /// Of this epoch.
-    found: BTreeMap<Subject, Detection>,
-    /// Connections that were not told for want of room.
-    untold: u64,
+    findings: Findings,
 }
 
 impl ListedAddress {
     pub(super) fn new(names: Arc<[String]>) -> Self {
-        Self { names, counted: Memory::new(CONNECTIONS), found: BTreeMap::new(), untold: 0 }
+        Self { names, counted: Memory::new(CONNECTIONS), findings: Findings::new(CONNECTIONS) }
     }
 
     fn name(&self, list: u8) -> Option<&str> {
@@ -66,25 +64,12 @@ impl Detector for ListedAddress {
         };
         let subject = if began_inside { Subject::of(key) } else { Subject::Address(key.src) };
         let evidence = self.evidence(record);
-        if let Some(found) = self.found.get_mut(&subject) {
-            found.first_ns = found.first_ns.min(record.first_ns);
-            found.last_ns = found.last_ns.max(record.last_ns);
-            found.severity = found.severity.max(severity);
-            found.count += 1;
-            found.evidence.join(evidence);
-            return;
-        }
-        if self.found.len() >= CONNECTIONS {
-            self.untold += 1;
-            return;
-        }
         let told = Told { first_ns: record.first_ns, last_ns: record.last_ns, count: 1 };
-        let found = Detection::new(Kind::ListedAddress, severity, subject.clone(), told, evidence);
-        self.found.insert(subject, found);
+        self.findings.add(Detection::new(Kind::ListedAddress, severity, subject, told, evidence));
     }
 
     fn tell(&mut self, _: &View<'_>, found: &mut Vec<Detection>) {
-        found.extend(std::mem::take(&mut self.found).into_values());
+        found.extend(self.findings.take());
     }
 
     fn kind(&self) -> Kind {
@@ -92,6 +77,6 @@ impl Detector for ListedAddress {
     }
 
     fn forgotten(&self) -> u64 {
-        self.counted.forgotten() + self.untold
+        self.counted.forgotten() + self.findings.untold()
     }
 }

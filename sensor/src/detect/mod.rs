@@ -1,8 +1,8 @@
 //! Detections: which of the traffic is a problem, and why.
 //!
 //! Called by the merge task with every merged epoch, and by `replay` with every file. An [`Engine`] owns the
-//! detectors of flows, one module each, and what is open; those of what packets say are a [`Watch`]'s. Every module's head says its method and where that comes
-//! from; its parameters are in [`crate::config::detect`]. What must stay true:
+//! detectors of flows, one module each, and what is open; those of what packets say are a [`Watch`]'s. Every
+//! module's head says its method and where that comes from; its parameters are in [`crate::config::detect`]. What must stay true:
 //!
 //! - *Time is the flows' own*, never the wall clock: a capture is judged as the traffic was.
 //! - *Memory is bounded* whatever arrives ([`memory`]); what is forgotten for want of room is counted. The
@@ -15,13 +15,20 @@ mod beaconing;
 mod bindings;
 mod brute_force;
 mod cleartext;
+mod deprecated_tls;
 mod detection;
+mod dga;
+mod dns_tunnel;
+mod domain;
 mod exfiltration;
+mod findings;
 mod flood;
 mod listed;
+mod listed_domain;
 mod memory;
 mod networks;
 mod new_device;
+mod new_place;
 mod open;
 mod port_scan;
 mod retune;
@@ -99,6 +106,9 @@ impl Engine {
             Box::new(exfiltration::Exfiltration::new(config.exfiltration.clone())),
         );
         add(config.cleartext.enabled, Box::new(cleartext::Cleartext::new(config.cleartext.clone())));
+        for (kind, settings) in [(Kind::NewCountry, &config.new_country), (Kind::NewAsn, &config.new_asn)] {
+            add(settings.enabled, Box::new(new_place::NewPlace::new(kind, settings.clone())));
+        }
         Self {
             detectors,
             attempts: Attempts::default(),

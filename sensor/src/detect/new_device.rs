@@ -10,7 +10,11 @@
 //!
 //! **Counts** cards. **Memory**: 16,384 of them; of invented ones `most` are told in an hour.
 
+use std::net::IpAddr;
+
 use super::memory::{Memory, Told, nanoseconds};
+use super::networks::contains;
+use super::watch::Looker;
 use super::{Detection, Evidence, Kind, Severity, Subject};
 use crate::config::detect::NewDevice as Settings;
 use crate::observe::{Mac, NdpKind, Observation, Seen};
@@ -41,21 +45,21 @@ impl NewDevice {
             untold: 0,
         }
     }
+}
 
-    pub(super) fn observe(&mut self, observation: &Observation) {
-        let evidence = Evidence::default();
-        let (mac, evidence) = match &observation.seen {
-            Seen::Arp(arp) => {
-                (Some(arp.sender), evidence.with("address", std::net::IpAddr::from(arp.sender_ip)))
-            }
+impl Looker for NewDevice {
+    fn observe(&mut self, observation: &Observation) {
+        let (mac, address, host) = match &observation.seen {
+            Seen::Arp(arp) => (Some(arp.sender), Some(IpAddr::from(arp.sender_ip)), None),
             Seen::Ndp(ndp) if ndp.kind == NdpKind::NeighbourAdvertisement => {
-                (ndp.link_address, evidence.with_all("address", ndp.target.map(std::net::IpAddr::V6)))
+                (ndp.link_address, ndp.target.map(IpAddr::V6), None)
             }
-            Seen::Dhcp4(message) if !message.reply => {
-                (message.client, evidence.with_all("host", message.hostname.as_deref()))
-            }
+            Seen::Dhcp4(message) if !message.reply => (message.client, None, message.hostname.as_deref()),
             _ => return,
         };
+        if address.is_some_and(|address| contains(&self.settings.allow, address)) {
+            return;
+        }
         let assigned = |mac: &Mac| !(mac.is_zero() || mac.is_group() || mac.is_locally_administered());
         let Some(mac) = mac.filter(assigned) else { return };
         let at_ns = observation.time_ns;
@@ -73,14 +77,19 @@ impl NewDevice {
         }
         self.told += 1;
         let told = Told { first_ns: at_ns, last_ns: at_ns, count: 1 };
+        let evidence = Evidence::default().with_all("address", address).with_all("host", host);
         self.found.push(Detection::new(Kind::NewDevice, Severity::Low, Subject::Card(mac), told, evidence));
     }
 
-    pub(super) fn take(&mut self) -> Vec<Detection> {
+    fn take(&mut self) -> Vec<Detection> {
         std::mem::take(&mut self.found)
     }
 
-    pub(super) fn forgotten(&self) -> u64 {
+    fn kind(&self) -> Kind {
+        Kind::NewDevice
+    }
+
+    fn forgotten(&self) -> u64 {
         self.known.forgotten() + self.untold
     }
 }

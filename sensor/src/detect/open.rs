@@ -55,13 +55,7 @@ impl Open {
             detection.first_ns = run.first_ns;
             match &mut run.untold {
                 None => run.untold = Some(detection),
-                Some(untold) => {
-                    untold.first_ns = run.first_ns;
-                    untold.last_ns = untold.last_ns.max(detection.last_ns);
-                    untold.count = untold.count.saturating_add(detection.count);
-                    untold.severity = untold.severity.max(detection.severity);
-                    untold.evidence.join(detection.evidence);
-                }
+                Some(untold) => untold.join(detection),
             }
         }
     }

@@ -27,7 +27,7 @@ impl Engine {
 }
 
 /// Whether a detector's own parameters are the same.
-fn same(kind: Kind, old: &Detect, new: &Detect) -> bool {
+pub(super) fn same(kind: Kind, old: &Detect, new: &Detect) -> bool {
     match kind {
         Kind::PortScan => old.port_scan == new.port_scan,
         Kind::SynFlood => old.syn_flood == new.syn_flood,
@@ -41,7 +41,12 @@ fn same(kind: Kind, old: &Detect, new: &Detect) -> bool {
         Kind::RogueDhcp => old.rogue_dhcp == new.rogue_dhcp,
         Kind::RogueRa => old.rogue_ra == new.rogue_ra,
         Kind::NewDevice => old.new_device == new.new_device,
-        // It has none.
-        Kind::ListedAddress => true,
+        Kind::DnsTunnel => old.dns_tunnel == new.dns_tunnel,
+        Kind::Dga => old.dga == new.dga,
+        Kind::DeprecatedTls => old.deprecated_tls == new.deprecated_tls,
+        Kind::NewCountry => old.new_country == new.new_country,
+        Kind::NewAsn => old.new_asn == new.new_asn,
+        // They have none.
+        Kind::ListedAddress | Kind::ListedDomain => true,
     }
 }

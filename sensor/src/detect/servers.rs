@@ -10,11 +10,12 @@
 //!
 //! **Counts** messages. **Memory**: 1,024 senders of each kind.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use super::findings::Findings;
 use super::memory::{Memory, Told, nanoseconds};
 use super::networks::contains;
+use super::watch::Looker;
 use super::{Detection, Evidence, Kind, Severity, Subject, Value};
 use crate::config::detect::Servers as Settings;
 use crate::observe::{Mac, NdpKind, Observation, Seen};
@@ -32,8 +33,7 @@ pub(super) struct Servers {
     began_ns: [Option<i64>; 2],
     /// Whether a sender belongs here.
     senders: Memory<(IpAddr, Mac), Option<bool>>,
-    found: BTreeMap<IpAddr, Detection>,
-    untold: u64,
+    findings: Findings,
 }
 
 impl Servers {
@@ -43,8 +43,7 @@ impl Servers {
             settings,
             began_ns: [None; 2],
             senders: Memory::new(SENDERS),
-            found: BTreeMap::new(),
-            untold: 0,
+            findings: Findings::new(SENDERS),
         }
     }
 
@@ -75,8 +74,10 @@ impl Servers {
             _ => None,
         }
     }
+}
 
-    pub(super) fn observe(&mut self, observation: &Observation) {
+impl Looker for Servers {
+    fn observe(&mut self, observation: &Observation) {
         let Some(said) = self.said(&observation.seen) else { return };
         let (Some(flow), Some(mac)) = (observation.origin.flow, observation.origin.src_mac) else { return };
         let at_ns = observation.time_ns;
@@ -90,28 +91,20 @@ impl Servers {
         }
         let mut evidence = Evidence::default().with("mac", mac.to_string());
         evidence.join(said);
-        if let Some(known) = self.found.get_mut(&flow.src) {
-            known.last_ns = known.last_ns.max(at_ns);
-            known.count = known.count.saturating_add(1);
-            known.evidence.join(evidence);
-        } else if self.found.len() < SENDERS {
-            let told = Told { first_ns: at_ns, last_ns: at_ns, count: 1 };
-            let subject = Subject::Address(flow.src);
-            self.found.insert(flow.src, Detection::new(self.kind, Severity::High, subject, told, evidence));
-        } else {
-            self.untold += 1;
-        }
+        let told = Told { first_ns: at_ns, last_ns: at_ns, count: 1 };
+        let subject = Subject::Address(flow.src);
+        self.findings.add(Detection::new(self.kind, Severity::High, subject, told, evidence));
     }
 
-    pub(super) fn take(&mut self) -> impl Iterator<Item = Detection> + use<> {
-        std::mem::take(&mut self.found).into_values()
+    fn take(&mut self) -> Vec<Detection> {
+        self.findings.take().collect()
     }
 
-    pub(super) fn kind(&self) -> Kind {
+    fn kind(&self) -> Kind {
         self.kind
     }
 
-    pub(super) fn forgotten(&self) -> u64 {
-        self.senders.forgotten() + self.untold
+    fn forgotten(&self) -> u64 {
+        self.senders.forgotten() + self.findings.untold()
     }
 }

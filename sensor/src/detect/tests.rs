@@ -11,6 +11,7 @@ use crate::config::{Bytes, Period};
 use crate::kernel::{DrainFigures, FlowKey, Listed};
 
 const SECOND: i64 = 1_000_000_000;
+const DAY: i64 = 86_400 * SECOND;
 /// 2026-01-01: no test may depend on the clock on the wall.
 const START: i64 = 1_767_225_600 * SECOND;
 const ESTABLISHED: (u8, u8) = (SYN | ACK | PSH | FIN, SYN | ACK | PSH | FIN);
@@ -440,6 +441,49 @@ fn s6_a_listed_address_is_told_by_who_began_and_who_answered() {
         [
             "high 10.0.0.1 > 203.0.113.1:443 2 list=feed listed=203.0.113.1",
             "low 203.0.113.3 2 list=own listed=203.0.113.3",
+        ]
+    );
+}
+
+#[test]
+fn s6_a_country_and_a_system_that_a_host_never_met_are_told_once() {
+    let mut config = Detect::default();
+    config.new_asn.enabled = true;
+    let placed = |host: u32, peer: u32, country: &str, asn: u32, at_ns: i64| {
+        let mut record = tcp(inside(host), outside(peer), 443, at_ns, ESTABLISHED);
+        let place = weir_wire::Place { country: country.to_owned(), asn, organisation: "Example".to_owned() };
+        let place = Some(std::sync::Arc::new(place));
+        record.context = Some(Box::new(crate::flow::Context { dst_place: place, ..Default::default() }));
+        record
+    };
+    let mut unanswered = placed(1, 9, "KP", 9, START + 2 * DAY);
+    (unanswered.reverse_packets, unanswered.reverse_octets) = (0, 0);
+    let records = vec![
+        // What it meets on its first day is its own.
+        placed(1, 1, "NL", 64_496, START),
+        placed(1, 2, "DE", 64_497, START + DAY / 2),
+        placed(1, 1, "NL", 64_496, START + 2 * DAY),
+        unanswered,
+        placed(1, 3, "BR", 64_498, START + 2 * DAY + SECOND),
+        placed(1, 3, "BR", 64_498, START + 2 * DAY + 2 * SECOND),
+        // The same country for another host, which is new itself.
+        placed(2, 3, "BR", 64_498, START + 2 * DAY),
+    ];
+    // One epoch: between days there would be many empty ones.
+    let merged = Merged { records, ..epochs(Vec::new()).remove(0) };
+    let mut engine = Engine::new(&config);
+    engine.observe(&merged);
+    let mut found: Vec<String> = engine
+        .take(10)
+        .iter()
+        .map(|it| format!("{} {} {} {}", it.kind.word(), it.subject, it.count, it.evidence))
+        .collect();
+    found.sort();
+    assert_eq!(
+        found,
+        [
+            "new_asn 10.0.0.1 1 asn=64498 organisation=Example peer=203.0.113.3",
+            "new_country 10.0.0.1 1 country=BR peer=203.0.113.3",
         ]
     );
 }

@@ -89,6 +89,9 @@ impl<O: Outbox> Merge<O> {
             let tuning = Arc::clone(&tuning.borrow_and_update());
             steps.merger.set_limits(tuning.limits);
             steps.engine.retune(&tuning.detect);
+            if let Some(onlooker) = &steps.onlooker {
+                onlooker.retune(&tuning.detect);
+            }
         }
         let (metrics, standing) = (Arc::clone(&self.metrics), self.outbox.standing());
         let done = tokio::task::spawn_blocking(move || {

@@ -5,11 +5,14 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::{Sighting, Witness};
-use crate::config::{self, Config};
+use tokio::sync::watch;
+
+use crate::config::{Config, Detect};
 use crate::detect::{Detection, Watch};
 use crate::device::{Device, SharedDevices, VendorsError};
 use crate::flow::Record;
 use crate::metrics::Metrics;
+use crate::threat::Known;
 
 /// Two hold it: the thread, as a [`Witness`], and the merge.
 #[derive(Clone)]
@@ -17,15 +20,19 @@ pub struct Onlooker {
     /// Absent where the operator wants none.
     devices: Option<SharedDevices>,
     watch: Arc<Mutex<Watch>>,
-    settings: Arc<config::Detect>,
 }
 
 impl Onlooker {
-    /// Reads the registry of vendors.
-    pub fn new(config: &Config) -> Result<Self, VendorsError> {
+    /// Reads the registry of vendors. `lists`: what threat lists say of names, where there are any.
+    pub fn new(config: &Config, lists: Option<watch::Receiver<Arc<Known>>>) -> Result<Self, VendorsError> {
         let devices = config.devices.enabled.then(|| SharedDevices::new(&config.devices)).transpose()?;
-        let settings = Arc::new(config.detect.clone());
-        Ok(Self { devices, watch: Arc::new(Mutex::new(Watch::new(&settings))), settings })
+        let watch = Watch::new(&config.detect).with_lists(lists);
+        Ok(Self { devices, watch: Arc::new(Mutex::new(watch)) })
+    }
+
+    /// Takes other parameters of detectors.
+    pub fn retune(&self, detect: &Detect) {
+        self.watch().retune(detect);
     }
 
     /// What is to be told at the end of an epoch with these records.
@@ -44,7 +51,7 @@ impl Onlooker {
     fn watch(&self) -> MutexGuard<'_, Watch> {
         self.watch.lock().unwrap_or_else(|poisoned| {
             let mut watch = poisoned.into_inner();
-            *watch = Watch::new(&self.settings);
+            watch.begin_anew();
             self.watch.clear_poison();
             watch
         })
@@ -67,7 +74,7 @@ impl Witness for Onlooker {
         if let Some(devices) = &self.devices {
             devices.lock().clear();
         }
-        *self.watch() = Watch::new(&self.settings);
+        self.watch().begin_anew();
     }
 }
 
@@ -79,7 +86,7 @@ mod tests {
 
     #[test]
     fn what_the_thread_is_shown_is_told_at_the_end_of_the_epoch() {
-        let onlooker = Onlooker::new(&Config::default()).expect("the registry reads");
+        let onlooker = Onlooker::new(&Config::default(), None).expect("the registry reads");
         let mut thread: Box<dyn Witness> = Box::new(onlooker.clone());
         let metrics = Metrics::new().expect("the metrics");
         let interface: Arc<str> = "eth0".into();

@@ -4,20 +4,22 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
+use tokio::sync::watch;
 
 use crate::config::ListFormat;
 use crate::kernel::{self, ListedPrefix};
-use crate::threat::{ListId, Shape, Source, compile, parse};
+use crate::threat::{Domain, Known, ListId, Shape, Source, compile, parse};
 
 /// What the programs are given, and what the numbers mean.
 #[derive(Clone, Debug, Default)]
 pub struct ReplayLists {
     names: Vec<String>,
     pub(super) prefixes: Vec<ListedPrefix>,
+    domains: Arc<Known>,
 }
 
 impl ReplayLists {
-    /// Reads them. Domains in them are left out: nothing here sees names.
+    /// Reads them.
     pub fn read(files: &[PathBuf]) -> anyhow::Result<Self> {
         if files.len() > kernel::MAX_LISTS {
             bail!("{} lists are named; {} are allowed", files.len(), kernel::MAX_LISTS);
@@ -37,12 +39,22 @@ impl ReplayLists {
             Source { list: ListId(number), drops: false, prefixes: &parsed.prefixes }
         };
         let sources: Vec<Source<'_>> = (1..).zip(&parsed).map(source).collect();
-        Ok(Self { names, prefixes: compile(&sources, &[], &[]) })
+        let prefixes = compile(&sources, &[], &[]);
+        let domains: Vec<(String, &[Domain])> =
+            names.iter().cloned().zip(parsed.iter().map(|parsed| parsed.domains.as_slice())).collect();
+        let domains = Arc::new(Known::of(&domains));
+        Ok(Self { names, prefixes, domains })
     }
 
     /// What the lists are called, by number from 1.
     pub(super) fn names(&self) -> Arc<[String]> {
         self.names.iter().cloned().collect()
+    }
+
+    /// What they say of names; `None` where no list is named.
+    pub(super) fn known(&self) -> Option<watch::Receiver<Arc<Known>>> {
+        // Nothing changes them: the last value stays without its sender.
+        (!self.names.is_empty()).then(|| watch::channel(Arc::clone(&self.domains)).1)
     }
 
     /// What a list is called.

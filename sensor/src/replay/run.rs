@@ -86,7 +86,7 @@ pub fn run<P: Program>(
                 options.output,
                 options.also.observations,
                 devices,
-                Watch::new(&options.detect),
+                Watch::new(&options.detect).with_lists(options.lists.known()),
             ))
         } else {
             None

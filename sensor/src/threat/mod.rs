@@ -48,6 +48,15 @@ pub struct Known {
 }
 
 impl Known {
+    /// Of lists by name, with their sorted domains.
+    #[must_use]
+    pub fn of(lists: &[(String, &[Domain])]) -> Self {
+        let numbered: Vec<_> =
+            (1..).zip(lists).map(|(number, (_, domains))| (ListId(number), *domains)).collect();
+        let names = lists.iter().map(|(name, _)| name.clone()).collect();
+        Self { names, version: String::new(), domains: Domains::new(&numbered, &[]) }
+    }
+
     /// The list that has a domain.
     #[must_use]
     pub fn listed(&self, name: &str) -> Option<ListId> {
