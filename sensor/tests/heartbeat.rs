@@ -89,6 +89,7 @@ async fn beating(server: Server) -> Beating {
         token: None,
         token_file: Some(file.clone()),
         timeout: Period(Duration::from_secs(10)),
+        identity_file: None,
         ca_file: None,
     };
     let credential = Credential::open(&settings).expect("there is a token");

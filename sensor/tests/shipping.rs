@@ -80,6 +80,7 @@ fn settings(address: SocketAddr) -> ControlPlane {
         token_file: None,
         // Longer than an answer takes on a machine that is busy with other tests.
         timeout: Period(Duration::from_secs(3)),
+        identity_file: None,
         ca_file: None,
     }
 }

@@ -78,6 +78,7 @@ pub(super) fn enroll(arguments: Enroll) -> anyhow::Result<ExitCode> {
         token: None,
         token_file: Some(std::path::absolute(&arguments.token_file).context("find --token-file")?),
         timeout: ControlPlane::default_timeout(),
+        identity_file: None,
         ca_file,
     };
     // Not after the token is used.
@@ -100,6 +101,9 @@ pub(super) fn enroll(arguments: Enroll) -> anyhow::Result<ExitCode> {
         enrolled.sensor_id,
         arguments.token_file.display()
     );
+    if enrolled.certified {
+        eprintln!("it has a certificate, too, which it renews by itself");
+    }
     match add_section(&arguments.config, &text) {
         Ok(true) => eprintln!("{} has its [control_plane] now", arguments.config.display()),
         Ok(false) => {

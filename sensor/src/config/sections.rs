@@ -182,6 +182,9 @@ pub struct ControlPlane {
     pub token: Option<Secret>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_file: Option<PathBuf>,
+    /// Where the sensor keeps its certificate with its key; `identity.pem` beside `token_file` unless said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity_file: Option<PathBuf>,
     /// For one request, from connecting to the answer's last byte.
     #[serde(default = "ControlPlane::default_timeout")]
     pub timeout: Period,

@@ -9,15 +9,17 @@ use std::sync::{Arc, PoisonError, RwLock};
 use reqwest::header::HeaderValue;
 
 use super::error::{ClientError, ControlError};
+use super::identity::Identity;
 use crate::config::{ControlPlane, Secret};
 
-/// What this sensor shows; clones change together.
+/// What this sensor shows, its certificate included; clones change together.
 #[derive(Clone)]
 pub struct Credential(Arc<Parts>);
 
 struct Parts {
     file: Option<PathBuf>,
     current: RwLock<HeaderValue>,
+    identity: Identity,
 }
 
 /// A place for a token, made before the token is asked for. Dropped without one it leaves nothing.
@@ -35,7 +37,8 @@ impl Credential {
             (None, None) => return Err(ClientError::NoToken),
         };
         let file = if settings.token.is_some() { None } else { settings.token_file.clone() };
-        Ok(Self(Arc::new(Parts { file, current: RwLock::new(current) })))
+        let identity = Identity::open(settings);
+        Ok(Self(Arc::new(Parts { file, current: RwLock::new(current), identity })))
     }
 
     /// For `Authorization`.
@@ -43,14 +46,21 @@ impl Credential {
         self.0.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Reads the file again: tokens are rotated while the sensor runs. Whether it has changed.
+    /// The certificate beside it.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        self.0.identity.clone()
+    }
+
+    /// Reads the files again: tokens are rotated while the sensor runs. Whether one has changed.
     pub fn read_again(&self) -> Result<bool, ClientError> {
-        let Some(path) = &self.0.file else { return Ok(false) };
+        let certified = self.0.identity.read_again();
+        let Some(path) = &self.0.file else { return Ok(certified) };
         let new = read(path)?;
         let mut current = self.0.current.write().unwrap_or_else(PoisonError::into_inner);
         let changed = new != *current;
         *current = new;
-        Ok(changed)
+        Ok(changed || certified)
     }
 
     /// A place for the next one.

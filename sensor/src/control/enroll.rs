@@ -10,7 +10,7 @@ use weir_pin::Fingerprint;
 
 use super::error::{ClientError, ControlError};
 use super::pin::certificate_of;
-use super::{TokenFile, address, answer, chain, http};
+use super::{Credential, Line, TokenFile, address, answer, certify, chain, client};
 use crate::config::{ControlPlane, Secret};
 
 /// What is asked for, and where it goes.
@@ -35,6 +35,9 @@ pub struct Enrolled {
     /// The sensor's name at the control plane.
     pub name: String,
     token: Secret,
+    /// It has a certificate, too.
+    #[serde(skip)]
+    pub certified: bool,
 }
 
 /// Trades the token. All that can be wrong here is looked at before: a token that was used is gone.
@@ -51,7 +54,7 @@ pub async fn enroll(wanted: &Enrollment) -> Result<Enrolled, ControlError> {
         std::fs::write(file, pem(&certificate)).map_err(failed)?;
         control_plane.ca_file = Some(file.clone());
     }
-    let http = http(&control_plane)?;
+    let http = client(&control_plane, None)?;
     // As the sensor will: a certificate that does not name this address is found before the token is used.
     let reached = http.get(address(&control_plane, "healthz")?).send().await;
     reached.map_err(|error| ControlError::Away(chain(&error)))?;
@@ -61,7 +64,7 @@ pub async fn enroll(wanted: &Enrollment) -> Result<Enrolled, ControlError> {
         let asked = http.post(url.clone()).json(&body).send().await;
         answer::<Enrolled>(asked.map_err(|error| ControlError::Away(chain(&error)))?).await
     };
-    let enrolled = match (trade(wanted.name.as_ref()).await, &wanted.own_name) {
+    let mut enrolled = match (trade(wanted.name.as_ref()).await, &wanted.own_name) {
         // The enrolment has no name either. A refusal leaves the token as it was.
         (Err(ControlError::Refused { status: 400, .. }), Some(own)) if wanted.name.is_none() => {
             trade(Some(own)).await?
@@ -72,7 +75,27 @@ pub async fn enroll(wanted: &Enrollment) -> Result<Enrolled, ControlError> {
         return Err(ClientError::Token(path).into());
     }
     place.keep(&enrolled.token)?;
+    enrolled.certified = begin(&control_plane).await?;
     Ok(enrolled)
+}
+
+/// The first certificate, where the control plane signs them. One that does not come now is asked for by the
+/// running sensor: the token is used, and its credential kept.
+async fn begin(settings: &ControlPlane) -> Result<bool, ControlError> {
+    let credential = Credential::open(settings)?;
+    let identity = credential.identity();
+    // Of an enrolment before.
+    identity.set_aside();
+    let line = Line::new(settings, identity)?;
+    match certify(settings, &credential, &line).await {
+        Ok(()) => Ok(true),
+        // None are signed, or nobody there knows of them.
+        Err(ControlError::Refused { status: 404 | 405 | 409, .. }) => Ok(false),
+        Err(error) => {
+            tracing::warn!(%error, "the sensor has no certificate yet; it asks again when it runs");
+            Ok(false)
+        }
+    }
 }
 
 fn pem(certificate: &[u8]) -> String {

@@ -29,9 +29,16 @@ pub enum ControlError {
     #[error("reach the control plane: {0}")]
     Away(String),
     #[error("the control plane refuses ({status}): {detail}")]
-    Refused { status: u16, detail: String },
+    Refused {
+        status: u16,
+        /// `type` of the problem document.
+        problem: String,
+        detail: String,
+    },
     #[error("the control plane's answer is not understood: {0}")]
     Strange(String),
+    #[error("make a key: {0}")]
+    Key(String),
     #[error("write {path}: {source}", path = path.display())]
     Write { path: PathBuf, source: std::io::Error },
     #[error(

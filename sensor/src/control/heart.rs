@@ -15,7 +15,7 @@ use weir_wire::{DropReason, Spool};
 
 use super::pushed::{Pushed, Report};
 use super::renewal::{Renewal, Term};
-use super::{ClientError, ControlError, Credential, address, answer, chain, http, renew};
+use super::{ClientError, ControlError, Credential, Line, address, answer, certify, chain, renew};
 use crate::config::ControlPlane;
 use crate::metrics::{Metrics, unix_seconds};
 use crate::spool::Standing;
@@ -32,11 +32,12 @@ const SELDOM: u32 = 20;
 /// Beats; owns its connection to the control plane.
 pub struct Heart {
     control_plane: ControlPlane,
-    http: reqwest::Client,
+    line: Line,
     url: Url,
     credential: Credential,
     interval: Duration,
     renewal: Renewal,
+    certificates: Renewal,
     spool: watch::Receiver<Standing>,
     metrics: Arc<Metrics>,
     began: Instant,
@@ -80,7 +81,30 @@ struct Missing {
 struct Heard {
     credential: Option<Term>,
     configuration: Option<Pushed>,
+    /// Certificates are signed.
+    #[serde(default)]
+    client_certificates: bool,
+    /// Of the one that was shown.
+    #[serde(default)]
+    certificate: Option<Lasting>,
 }
+
+/// How long a certificate is there and will be, as the control plane says.
+#[derive(Debug, Deserialize)]
+struct Lasting {
+    age_s: f64,
+    ends_in_s: f64,
+}
+
+/// Nearly over, and yet there: attempts to get one where there is none go on, up to an hour apart.
+const NONE: Lasting = Lasting { age_s: 1e9, ends_in_s: 36_000.0 };
+/// Problem types by which the control plane asks for a certificate, or for another one.
+const WANTED: [&str; 4] = [
+    "urn:weir:problem:certificate-required",
+    "urn:weir:problem:certificate-of-another",
+    "urn:weir:problem:certificate-over",
+    "urn:weir:problem:certificate-untrusted",
+];
 
 impl Heart {
     pub fn new(
@@ -93,10 +117,11 @@ impl Heart {
     ) -> Result<Self, ClientError> {
         Ok(Self {
             control_plane: settings.clone(),
-            http: http(settings)?,
+            line: Line::new(settings, credential.identity())?,
             url: address(settings, PATH)?,
             credential,
             interval,
+            certificates: renewal.of_certificates(),
             renewal,
             spool,
             metrics,
@@ -160,20 +185,40 @@ impl Heart {
                     Some(term) => self.keep_credential(term).await,
                     None => false,
                 };
+                let ends =
+                    heard.certificate.as_ref().map_or(0.0, |lasting| unix_seconds() + lasting.ends_in_s);
+                self.metrics.certificate_expiry.set(ends);
+                let certified = match heard.certificate {
+                    // With another credential goes another key.
+                    _ if renewed && heard.client_certificates => self.certify(&NONE).await,
+                    Some(lasting) => self.certify(&lasting).await,
+                    None if heard.client_certificates && !self.credential.identity().is_shown() => {
+                        self.certify(&NONE).await
+                    }
+                    None => false,
+                };
                 // The one before ends when the new one was used: at once.
-                if renewed { Duration::ZERO } else { self.usual() }
+                if renewed || certified { Duration::ZERO } else { self.usual() }
             }
             Err(error) => {
                 self.metrics.heartbeats.with_label_values(&["failed"]).inc();
-                self.unheard(&error)
+                let wait = self.unheard(&error);
+                let wanted = matches!(&error, ControlError::Refused { problem, .. } if WANTED.contains(&problem.as_str()));
+                if wanted && !wait.is_zero() {
+                    self.credential.identity().set_aside();
+                    if self.certify(&NONE).await {
+                        return Duration::ZERO;
+                    }
+                }
+                wait
             }
         }
     }
 
     async fn beat(&mut self) -> Result<Heard, ControlError> {
         let told = self.told();
-        let request = self.http.post(self.url.clone()).header(AUTHORIZATION, self.credential.header());
-        let sent = request.json(&told).send().await;
+        let request = self.line.http().post(self.url.clone()).header(AUTHORIZATION, self.credential.header());
+        let sent = request.json(&told).send().await.inspect_err(|error| self.line.failed(error));
         answer(sent.map_err(|error| ControlError::Away(chain(&error)))?).await
     }
 
@@ -242,6 +287,38 @@ impl Heart {
         }
     }
 
+    /// Asks for the next certificate where it is time. Whether there is one.
+    async fn certify(&mut self, Lasting { age_s, ends_in_s }: &Lasting) -> bool {
+        let id = self.credential.identity().version() as i64;
+        let term = Term { id, age_s: *age_s, ends_in_s: Some(*ends_in_s) };
+        if !self.certificates.is_due(&term, Instant::now()) {
+            return false;
+        }
+        let certified = certify(&self.control_plane, &self.credential, &self.line).await;
+        let result = if certified.is_ok() { "done" } else { "failed" };
+        self.metrics.certificate_renewals.with_label_values(&[result]).inc();
+        match certified {
+            Ok(()) => {
+                tracing::info!("the sensor has its next certificate");
+                true
+            }
+            Err(error) => {
+                let now = Instant::now();
+                let wait = match &error {
+                    // Not its last word.
+                    ControlError::Away(_) | ControlError::Refused { status: 500.., .. } => {
+                        self.certificates.again(now, SOON)
+                    }
+                    _ => self.certificates.failed(&term, now),
+                };
+                let wait_s = wait.as_secs();
+                tracing::warn!(%error, wait_s, "the sensor got no certificate; it asks again");
+                self.credential.identity().take_back();
+                false
+            }
+        }
+    }
+
     fn usual(&self) -> Duration {
         self.interval.mul_f64(rand::rng().random_range(0.9..=1.0))
     }
@@ -255,7 +332,10 @@ impl Heart {
         }
         match error {
             ControlError::Refused { status: 401 | 403, .. } => match self.credential.read_again() {
-                Ok(true) => Duration::ZERO,
+                Ok(true) => {
+                    self.certificates.begin_anew();
+                    Duration::ZERO
+                }
                 _ => self.interval.saturating_mul(2),
             },
             // An older control plane, or none of ours.

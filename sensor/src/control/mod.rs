@@ -1,13 +1,15 @@
 //! The control plane, as far as it is not batches: who this sensor is there, and how it comes to be known.
 //!
 //! [`enroll`] trades a one-time token for a credential; [`Credential`] keeps it, shared by whoever talks to the
-//! control plane, and [`renew`] replaces it without a gap; [`Heart`] says that the sensor is there. What must stay true: a token is asked for only
+//! control plane, and [`renew`] replaces it without a gap; [`Identity`] is the certificate that it shows beside it, where
+//! the control plane asks for one; [`Heart`] says that the sensor is there. What must stay true: a token is asked for only
 //! when there is a place to keep it, and the file that has it is never half written and open to nobody else.
 
 mod credential;
 mod enroll;
 mod error;
 mod heart;
+mod identity;
 mod pin;
 mod pushed;
 mod renewal;
@@ -21,6 +23,7 @@ pub use credential::{Credential, TokenFile};
 pub use enroll::{Enrolled, Enrollment, enroll};
 pub use error::{ClientError, ControlError};
 pub use heart::Heart;
+pub use identity::{Identity, Line, certify};
 pub use pin::certificate_of;
 pub use pushed::{Book, Pushed, Report};
 pub use renewal::{Renewal, Term};
@@ -38,8 +41,8 @@ pub fn address(settings: &ControlPlane, path: &str) -> Result<Url, ClientError> 
         .map_err(|error| ClientError::Url { url: settings.url.clone(), reason: error.to_string() })
 }
 
-/// A client as configured: deadlines, no redirects, and whom to trust.
-pub fn http(settings: &ControlPlane) -> Result<reqwest::Client, ClientError> {
+/// A client as configured: deadlines, no redirects, and whom to trust; with the certificate that it shows.
+fn client(settings: &ControlPlane, identity: Option<&Secret>) -> Result<reqwest::Client, ClientError> {
     let timeout = settings.timeout.0;
     let mut builder = reqwest::Client::builder()
         .user_agent(concat!("weir-sensor/", env!("CARGO_PKG_VERSION")))
@@ -52,6 +55,10 @@ pub fn http(settings: &ControlPlane) -> Result<reqwest::Client, ClientError> {
         for certificate in certificates(path)? {
             builder = builder.add_root_certificate(certificate);
         }
+    }
+    if let Some(pem) = identity {
+        let identity = reqwest::Identity::from_pem(pem.expose().as_bytes()).map_err(ClientError::Build)?;
+        builder = builder.identity(identity);
     }
     builder.build().map_err(ClientError::Build)
 }
@@ -74,10 +81,10 @@ pub async fn renew(settings: &ControlPlane, credential: &Credential) -> Result<(
     struct Made {
         token: Secret,
     }
-    let http = http(settings)?;
+    let line = Line::new(settings, credential.identity())?;
     let url = address(settings, "api/v1/sensor/credentials")?;
     let place = credential.place()?;
-    let request = http.post(url).header(reqwest::header::AUTHORIZATION, credential.header());
+    let request = line.http().post(url).header(reqwest::header::AUTHORIZATION, credential.header());
     let Made { token } =
         answer(request.send().await.map_err(|error| ControlError::Away(chain(&error)))?).await?;
     credential.replace(place, &token)
@@ -97,9 +104,11 @@ async fn answer<T: DeserializeOwned>(mut response: Response) -> Result<T, Contro
         return serde_json::from_slice(&body).map_err(|error| ControlError::Strange(error.to_string()));
     }
     let problem: Option<serde_json::Value> = serde_json::from_slice(&body).ok();
-    let detail = problem.as_ref().and_then(|problem| problem.get("detail")?.as_str()).unwrap_or_default();
-    let detail = detail.chars().filter(|char| !char.is_control()).take(300).collect();
-    Err(ControlError::Refused { status: status.as_u16(), detail })
+    let said = |field: &str| {
+        let said = problem.as_ref().and_then(|problem| problem.get(field)?.as_str()).unwrap_or_default();
+        said.chars().filter(|char| !char.is_control()).take(300).collect()
+    };
+    Err(ControlError::Refused { status: status.as_u16(), problem: said("type"), detail: said("detail") })
 }
 
 /// An error with its causes; reqwest keeps the telling part in them.

@@ -9,6 +9,8 @@ use crate::ship::Backoff;
 
 /// Of a credential's life, so that sensors that were enrolled together do not renew together.
 const SPREAD: f64 = 0.05;
+/// Of a certificate's life, where credentials are never renewed.
+const CERTIFICATES_AT_PERCENT: u32 = 66;
 
 /// How long the credential is there and will be, as the control plane says: its clock alone counts.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq)]
@@ -36,6 +38,13 @@ impl Renewal {
         Self { at_percent, backoff, not_before: None, of: None }
     }
 
+    /// The same for certificates, which always end: never is not on offer.
+    #[must_use]
+    pub fn of_certificates(&self) -> Self {
+        let at_percent = if self.at_percent == 0 { CERTIFICATES_AT_PERCENT } else { self.at_percent };
+        Self::new(at_percent, self.backoff.clone())
+    }
+
     /// As in earnest: the first attempts soon after each other, the last ones an hour apart.
     #[must_use]
     pub fn patient(at_percent: u32) -> Self {
@@ -60,6 +69,17 @@ impl Renewal {
         }
         let whole = term.age_s + left;
         whole <= 0.0 || term.age_s / whole >= f64::from(self.at_percent) / 100.0 + spread
+    }
+
+    /// What failed before says nothing any more.
+    pub fn begin_anew(&mut self) {
+        self.of = None;
+    }
+
+    /// It did not work, and may at any moment; gives the wait.
+    pub fn again(&mut self, now: Instant, wait: Duration) -> Duration {
+        self.not_before = Some(now + wait);
+        wait
     }
 
     /// It did not work; how long until the next attempt.

@@ -256,6 +256,10 @@ metrics! {
     credential_expiry: float = "credential_expiry_timestamp_seconds";
     /// Attempts to get the next credential, by result: done, failed
     credential_renewals: counters["result"] = "credential_renewals_total";
+    /// When the certificate that the sensor shows ends, seconds since the Unix epoch; 0: it shows none
+    certificate_expiry: float = "certificate_expiry_timestamp_seconds";
+    /// Attempts to get the next certificate, by result: done, failed
+    certificate_renewals: counters["result"] = "certificate_renewals_total";
 
     /// Settings that the control plane pushed, by what became of them: applied, refused
     pushed: counters["result"] = "pushed_settings_total";

@@ -37,6 +37,7 @@ impl Metrics {
             (&self.named_records, &NameSource::GIVEN.map(NameSource::word)),
             (&self.heartbeats, &["answered", "failed"]),
             (&self.credential_renewals, &["done", "failed"]),
+            (&self.certificate_renewals, &["done", "failed"]),
             (&self.pushed, &["applied", "refused"]),
         ] {
             for word in words {

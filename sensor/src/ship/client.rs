@@ -4,11 +4,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, DATE};
 use reqwest::{Response, Url};
+use tokio::sync::watch;
 
 use super::answer::{Answer, Said, Trouble, date};
 use super::parts::Packed;
 use crate::config::ControlPlane;
-use crate::control::{self, ClientError, Credential, chain};
+use crate::control::{self, ClientError, Credential, Line, chain};
 
 /// Where batches are taken.
 const PATH: &str = "api/v1/ingest";
@@ -19,9 +20,10 @@ const MAX_DETAIL: usize = 300;
 
 /// Talks to one control plane.
 pub struct Client {
-    http: reqwest::Client,
+    line: Line,
     url: Url,
     credential: Credential,
+    identity: watch::Receiver<u64>,
 }
 
 /// An attempt's answer and what it told about the clocks.
@@ -35,7 +37,9 @@ impl Client {
     pub fn new(settings: &ControlPlane) -> Result<Self, ClientError> {
         let url = control::address(settings, PATH)?;
         let credential = Credential::open(settings)?;
-        Ok(Self { http: control::http(settings)?, url, credential })
+        let identity = credential.identity();
+        let changes = identity.changes();
+        Ok(Self { line: Line::new(settings, identity)?, url, credential, identity: changes })
     }
 
     /// What the sensor shows, for whoever else talks to the control plane.
@@ -54,12 +58,20 @@ impl Client {
         self.credential.read_again()
     }
 
+    /// Waits until the sensor shows another certificate, or none.
+    pub(super) async fn another_identity(&mut self) {
+        if self.identity.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// Posts a batch once.
     pub(super) async fn post(&self, batch: &Packed) -> Attempt {
         let sent_at = SystemTime::now();
         let milliseconds = sent_at.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         let request = self
-            .http
+            .line
+            .http()
             .post(self.url.clone())
             .header(AUTHORIZATION, self.credential.header())
             .header(CONTENT_TYPE, weir_wire::CONTENT_TYPE)
@@ -75,6 +87,7 @@ impl Client {
                 Attempt { answer: Answer::new(status, &headers, said), clock_skew }
             }
             Err(error) => {
+                self.line.failed(&error);
                 let trouble = if error.is_timeout() { Trouble::Timeout } else { Trouble::Connection };
                 Attempt {
                     answer: Answer::Again { trouble, after: None, detail: chain(&error) },

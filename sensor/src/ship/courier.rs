@@ -270,6 +270,8 @@ impl Courier {
         }
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
+            // Worth an attempt at once.
+            () = self.client.another_identity() => {}
             _ = self.stopping.wait_for(|stopping| *stopping) => self.backoff.reset(),
         }
     }
