@@ -73,6 +73,13 @@ Examples:
   weir-control-plane keys rotate          # the old key verifies until its tokens have ended
   weir-control-plane keys rotate --now    # a key leaked: its tokens are void")]
     Keys(Keys),
+    /// Show or rotate the authority that signs sensors' certificates
+    #[command(after_help = "\
+Examples:
+  weir-control-plane ca show
+  weir-control-plane ca rotate          # what the old one signed holds until its end
+  weir-control-plane ca rotate --now    # its key leaked: sensors' certificates are void, and they get new ones")]
+    Ca(Ca),
     /// Print the OpenAPI document
     #[command(after_help = "Example:\n  weir-control-plane openapi > openapi.json")]
     Openapi,
@@ -275,4 +282,39 @@ pub struct RotateKeys {
     /// Delete the old ones at once, because one leaked
     #[arg(long)]
     pub now: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Ca {
+    #[command(subcommand)]
+    pub command: CaCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum CaCommand {
+    /// Print the authorities that are trusted: fingerprint, end, certificate in PEM
+    Show(ShowCa),
+    /// Make a new one
+    Rotate(RotateCa),
+}
+
+#[derive(Debug, Args)]
+pub struct ShowCa {
+    #[command(flatten)]
+    pub settings: Overrides,
+    /// Print JSON, a line for each
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct RotateCa {
+    #[command(flatten)]
+    pub settings: Overrides,
+    /// Trust the old ones no more, because a key leaked
+    #[arg(long)]
+    pub now: bool,
+    /// Print JSON, a line for each
+    #[arg(long)]
+    pub json: bool,
 }

@@ -15,6 +15,7 @@
 pub mod alerts;
 pub mod api;
 pub mod auth;
+pub mod authority;
 pub mod backoff;
 pub mod config;
 pub mod expression;

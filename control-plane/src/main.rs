@@ -27,6 +27,7 @@ fn main() -> ExitCode {
             Command::User(arguments) => commands::user::run(arguments).await,
             Command::SetupLink(arguments) => commands::user::setup_link(arguments).await,
             Command::Keys(arguments) => commands::user::keys(arguments).await,
+            Command::Ca(arguments) => commands::ca::run(arguments).await,
             Command::Openapi => commands::openapi::run(),
         }
     });

@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use crate::alerts::Alerts;
 use crate::api::{self, AppState};
 use crate::auth::Auth;
+use crate::authority::Authority;
 use crate::config::Config;
 use crate::ingest::{Admission, Ingest};
 use crate::jobs::{Jobs, Maintenance, Presence};
@@ -35,6 +36,7 @@ pub struct Server {
     stop: watch::Sender<bool>,
     http: JoinHandle<()>,
     certificates: JoinHandle<()>,
+    trust: JoinHandle<()>,
     rounds: JoinHandle<()>,
     identity: JoinHandle<()>,
     live: JoinHandle<()>,
@@ -73,29 +75,22 @@ pub async fn start(config: &Config) -> anyhow::Result<Server> {
         .await
         .context("put the jobs on the board")?;
 
-    let lanes = config.ingest.max_concurrent + config.api.max_concurrent;
-    if lanes >= config.database.pool_size as usize {
-        tracing::warn!(
-            lanes,
-            pool_size = config.database.pool_size,
-            "full lanes take every connection: raise database.pool_size above ingest.max_concurrent + \
-             api.max_concurrent"
-        );
-    }
+    tell_of_lanes(config);
     let retention = Arc::new(config.retention.clone());
     let auth = Auth::start(&pool, admin_token.as_ref(), &config.auth, Arc::clone(&metrics))
         .await
         .context("read the keys that sign tokens")?;
     if admin_token.is_none() && !users::any(&pool).await? {
-        tracing::warn!(
-            "nobody can log in: there is no user and no admin token; \
-             `weir-control-plane user add NAME --role admin` makes the first admin"
-        );
+        tell_of_nobody();
     }
+    let authority = Authority::start(&pool, &config.tls, Arc::clone(&metrics))
+        .await
+        .context("read the authority of sensors' certificates")?;
     let stream = Stream::start(pool.clone(), config.stream.clone(), Arc::clone(&metrics)).await?;
     let state = AppState {
         pool: pool.clone(),
         auth: auth.clone(),
+        authority: authority.clone(),
         ingest: Ingest::new(
             pool.clone(),
             known,
@@ -116,17 +111,13 @@ pub async fn start(config: &Config) -> anyhow::Result<Server> {
         outbound,
         exports: Arc::new(Semaphore::new(config.api.max_exports)),
     };
-    let tls = Tls::open(config, &state.metrics).context("make TLS ready")?;
+    let tls = Tls::open(config, authority.verifier(), &state.metrics).context("make TLS ready")?;
     let listener =
         TcpListener::bind(config.listen).await.with_context(|| format!("listen on {}", config.listen))?;
     let address = listener.local_addr().context("read the address that was bound")?;
     let (stop, stopped) = watch::channel(false);
     if tls.is_none() && !address.ip().is_loopback() {
-        tracing::warn!(
-            %address,
-            "tokens and passwords travel in the clear unless a proxy in front ends TLS: set tls.certificate and \
-             tls.key, or --tls-self-signed for a first try"
-        );
+        tell_of_clear_text(address);
     }
     let listener = Listener {
         socket: listener,
@@ -138,13 +129,54 @@ pub async fn start(config: &Config) -> anyhow::Result<Server> {
     let router = listener::with_transport_security(api::router(state.clone()), &config.tls);
     let http = tokio::spawn(listener.serve(router, stopped.clone()));
     let certificates = tokio::spawn(Tls::watch(tls.clone(), stopped.clone()));
+    let trust = tokio::spawn(authority.run(pool.clone(), tls.clone(), stopped.clone()));
     let identity = tokio::spawn(auth.run(pool, stopped.clone()));
     let live = tokio::spawn(stream.run(stopped.clone()));
     let rounds = tokio::spawn(jobs.clone().run(stopped));
     let scheme = if tls.is_some() { "https" } else { "http" };
     tracing::info!(%address, scheme, version = env!("CARGO_PKG_VERSION"), "listening");
     let deadline = Duration::from_millis(config.shutdown_deadline_ms);
-    Ok(Server { address, state, jobs, tls, stop, http, certificates, rounds, identity, live, deadline })
+    Ok(Server {
+        address,
+        state,
+        jobs,
+        tls,
+        stop,
+        http,
+        certificates,
+        trust,
+        rounds,
+        identity,
+        live,
+        deadline,
+    })
+}
+
+fn tell_of_lanes(config: &Config) {
+    let lanes = config.ingest.max_concurrent + config.api.max_concurrent;
+    if lanes >= config.database.pool_size as usize {
+        tracing::warn!(
+            lanes,
+            pool_size = config.database.pool_size,
+            "full lanes take every connection: raise database.pool_size above ingest.max_concurrent + \
+             api.max_concurrent"
+        );
+    }
+}
+
+fn tell_of_nobody() {
+    tracing::warn!(
+        "nobody can log in: there is no user and no admin token; \
+         `weir-control-plane user add NAME --role admin` makes the first admin"
+    );
+}
+
+fn tell_of_clear_text(address: SocketAddr) {
+    tracing::warn!(
+        %address,
+        "tokens and passwords travel in the clear unless a proxy in front ends TLS: set tls.certificate and \
+         tls.key, or --tls-self-signed for a first try"
+    );
 }
 
 impl Server {
@@ -152,6 +184,7 @@ impl Server {
     pub async fn stop(self) {
         let _ = self.stop.send(true);
         self.certificates.abort();
+        self.trust.abort();
         let tasks = [&self.http, &self.rounds, &self.identity, &self.live].map(JoinHandle::abort_handle);
         let ended = tokio::time::timeout(self.deadline, async {
             let _ = self.http.await;

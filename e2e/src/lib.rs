@@ -18,7 +18,7 @@ pub mod hosts;
 pub mod steady;
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -97,12 +97,17 @@ impl Site {
 
     /// Another instance of the control plane on the same database, over TLS with a certificate of its own making.
     pub fn secure(&self, port: u16) -> Result<Secure> {
+        self.secure_with(port, "")
+    }
+
+    /// The same with more lines in `[tls]`.
+    pub fn secure_with(&self, port: u16, more: &str) -> Result<Secure> {
         let folder = Scratch::new("secure")?;
         let config = folder.path().join("config.toml");
         let state = folder.path().join("state");
         let text = format!(
             "listen = \"{CORE}:{port}\"\n[database]\nurl = \"{}\"\n[log]\nformat = \"text\"\n\
-             [tls]\nself_signed = true\nstate_folder = \"{}\"\n",
+             [tls]\nself_signed = true\nstate_folder = \"{}\"\n{more}\n",
             self.postgres.database_url(DATABASE),
             state.display()
         );
@@ -123,7 +128,15 @@ impl Site {
         });
         let fingerprint =
             fingerprint.ok_or_else(|| Error::malformed("the log of an instance with TLS", log))?;
-        Ok(Secure { _process: process, url: format!("https://{CORE}:{port}"), fingerprint, _folder: folder })
+        Ok(Secure {
+            _process: process,
+            url: format!("https://{CORE}:{port}"),
+            fingerprint,
+            namespace: self.core.path().to_owned(),
+            config,
+            program: self.programs.control_plane.clone(),
+            _folder: folder,
+        })
     }
 
     /// Runs SQL in the control plane's database; rows are lines, columns split by `|`.
@@ -177,7 +190,18 @@ pub struct Secure {
     pub url: String,
     /// SHA-256 of its certificate.
     pub fingerprint: String,
+    namespace: PathBuf,
+    config: PathBuf,
+    program: PathBuf,
     _folder: Scratch,
+}
+
+impl Secure {
+    /// Runs a command of the control plane with this instance's settings; gives what it prints.
+    pub fn command(&self, arguments: &[&str]) -> Result<String> {
+        let launch = Launch::new(&self.program).in_namespace(&self.namespace).args(arguments);
+        launch.arg("--config").arg(&self.config).run()
+    }
 }
 
 /// A wire between two members, without a stray frame on it.

@@ -1,5 +1,7 @@
 //! Who may pass: what a route asks of its caller, and the guard in front of it.
 
+use std::sync::Arc;
+
 use axum::Extension;
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
@@ -13,18 +15,21 @@ use super::client::{self, Origin};
 use super::error::Category;
 use super::request::Actor;
 use super::routes::{ADMIN_TOKEN, MACHINE, SENSOR, SESSION};
-use super::{ApiError, AppState, limit};
+use super::{ApiError, AppState, certificate, limit};
 use crate::auth::{Check, Principal, Role, Scope, SensorCheck, Who};
-use crate::store::StoreError;
+use crate::authority::Shown;
 use crate::store::audit::Author;
+use crate::store::{StoreError, authority};
 
 /// What a route asks of its caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     /// Nothing: health, metrics, and the doors themselves.
     Open,
-    /// A sensor's own token, and no other.
+    /// A sensor's own token, and no other; beside it its certificate, where those are required.
     Sensor,
+    /// The same for a sensor that has no certificate yet.
+    SensorBeginning,
     /// This role, and of a machine's token this scope.
     Role(Role, Scope),
     /// Anybody who is somebody; the handler looks at what of it they may see.
@@ -42,7 +47,7 @@ impl Access {
     pub fn credentials(self) -> &'static [&'static str] {
         match self {
             Self::Open => &[],
-            Self::Sensor => &[SENSOR],
+            Self::Sensor | Self::SensorBeginning => &[SENSOR],
             Self::Role(..) | Self::AnyScope | Self::Stream => &[SESSION, MACHINE, ADMIN_TOKEN],
             Self::Person(_) => &[SESSION, ADMIN_TOKEN],
             Self::Session => &[SESSION],
@@ -52,7 +57,7 @@ impl Access {
     /// The same for people who read the documentation.
     pub fn words(self) -> Option<String> {
         match self {
-            Self::Open | Self::Sensor => None,
+            Self::Open | Self::Sensor | Self::SensorBeginning => None,
             Self::Role(role, scope) => {
                 Some(format!("Role: {} (a machine's token: scope `{}`).", role.name(), scope.name()))
             }
@@ -69,7 +74,9 @@ impl Access {
     fn admits(self, principal: &Principal) -> Result<(), (&'static str, String)> {
         let role = match self {
             Self::Open => return Ok(()),
-            Self::Sensor => return Err(("kind", "this route is for sensors".to_owned())),
+            Self::Sensor | Self::SensorBeginning => {
+                return Err(("kind", "this route is for sensors".to_owned()));
+            }
             Self::Role(role, _) | Self::Person(role) => role,
             Self::AnyScope | Self::Stream | Self::Session => Role::Viewer,
         };
@@ -100,6 +107,8 @@ impl Access {
 pub struct Sender {
     pub sensor_id: i32,
     pub credential_id: i32,
+    /// It shows a certificate of its own, too.
+    pub by_certificate: bool,
 }
 
 /// The sensor that [`guard`] let through.
@@ -155,7 +164,9 @@ pub async fn guard(
 ) -> Response {
     match access {
         Access::Open => return open(&state, request, next).await,
-        Access::Sensor => return sensor(&state, request, next).await,
+        Access::Sensor | Access::SensorBeginning => {
+            return sensor(&state, access == Access::SensorBeginning, request, next).await;
+        }
         Access::Role(..) | Access::AnyScope | Access::Stream | Access::Person(_) | Access::Session => {}
     }
     // A browser cannot send a bearer token by itself; it may show the documentation after asking for the
@@ -233,7 +244,7 @@ async fn open(state: &AppState, request: Request, next: Next) -> Response {
     limit::run(state, &key, request, next).await
 }
 
-async fn sensor(state: &AppState, mut request: Request, next: Next) -> Response {
+async fn sensor(state: &AppState, beginning: bool, mut request: Request, next: Next) -> Response {
     let Some(token) = bearer(&request) else {
         return refuse(state, "missing", missing());
     };
@@ -253,10 +264,29 @@ async fn sensor(state: &AppState, mut request: Request, next: Next) -> Response 
             );
             with_actor(refuse(state, "revoked", error), &name)
         }
-        Ok(SensorCheck::Known { sensor_id, credential_id, name }) => {
+        Ok(SensorCheck::Known { sensor_id, credential_id, certified, name }) => {
+            let shown = request.extensions().get::<Arc<Shown>>().cloned();
+            let authority = match state.authority.judge(shown.as_deref(), sensor_id, beginning) {
+                Ok(authority) => authority,
+                Err(refusal) => {
+                    let address = client::address(request.headers(), request.extensions(), state);
+                    let shown = shown.and_then(|shown| shown.sensor_id);
+                    let refused = certificate::refuse(state, refusal, sensor_id, &name, shown, address);
+                    return with_actor(refused.await, &name);
+                }
+            };
+            if let Some(ca_id) = authority
+                && !certified
+            {
+                if let Err(error) = authority::certify(&state.pool, credential_id, ca_id).await {
+                    return away(error);
+                }
+                state.auth.forget(sensor_id);
+            }
+            let by_certificate = authority.is_some();
             // Whatever it came for: it is there.
             state.auth.activity.sensor(sensor_id, None);
-            request.extensions_mut().insert(Sender { sensor_id, credential_id });
+            request.extensions_mut().insert(Sender { sensor_id, credential_id, by_certificate });
             let response = limit::run(state, &format!("sensor:{sensor_id}"), request, next).await;
             with_actor(response, &name)
         }
@@ -274,7 +304,7 @@ fn refusal(check: &Check) -> (&'static str, ApiError) {
     }
 }
 
-fn refuse(state: &AppState, reason: &str, error: ApiError) -> Response {
+pub(super) fn refuse(state: &AppState, reason: &str, error: ApiError) -> Response {
     state.metrics.access_refused.with_label_values(&[reason]).inc();
     let invalid = error.status == StatusCode::UNAUTHORIZED && error.slug != "missing-token";
     let mut response = error.into_response();

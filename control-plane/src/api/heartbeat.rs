@@ -1,9 +1,10 @@
 //! `POST /api/v1/sensor/heartbeat`: a sensor says that it is there, and how it stands.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
-use axum::Json;
 use axum::extract::State;
+use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -12,6 +13,7 @@ use super::body::Body;
 use super::configuration::{HeartbeatConfiguration, Offer};
 use super::params::{NoParams, Query};
 use super::{ApiError, AppState, render};
+use crate::authority::Shown;
 use crate::store::{configuration, presence};
 
 /// Characters of a version; `1.2.3-rc.1+0123456789ab` has fewer.
@@ -86,12 +88,25 @@ pub struct HeartbeatLedger {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(example = json!({
     "credential": {"id": 7, "age_s": 86_400.0, "ends_in_s": 7_689_600.0},
-    "configuration": {"id": "0c7a7f3a4b3f2c11", "settings": {"epoch": "2s"}}
+    "configuration": {"id": "0c7a7f3a4b3f2c11", "settings": {"epoch": "2s"}}, "client_certificates": true,
+    "certificate": {"age_s": 86_400.0, "ends_in_s": 7_689_600.0}
 }))]
 pub struct HeartbeatAnswer {
     pub credential: Term,
     /// Settings to put in force; null while there is nothing new
     pub configuration: Option<Offer>,
+    /// Certificates are signed for sensors (`POST /api/v1/sensor/certificate`)
+    pub client_certificates: bool,
+    /// Of the one that the connection showed
+    pub certificate: Option<CertificateTerm>,
+}
+
+/// How long a certificate is there, and will be.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({"age_s": 86_400.0, "ends_in_s": 7_689_600.0}))]
+pub struct CertificateTerm {
+    pub age_s: f64,
+    pub ends_in_s: f64,
 }
 
 /// How long the credential that was shown is there, and will be.
@@ -163,6 +178,7 @@ impl From<Option<&presence::Presence>> for Liveness {
 pub async fn beat(
     State(state): State<AppState>,
     sender: AuthenticatedSensor,
+    shown: Option<Extension<Arc<Shown>>>,
     _: Query<NoParams>,
     Body(beat): Body<Heartbeat>,
 ) -> Result<Json<HeartbeatAnswer>, ApiError> {
@@ -178,7 +194,14 @@ pub async fn beat(
         }
     };
     let credential = Term { id: sender.credential_id, age_s, ends_in_s };
-    Ok(Json(HeartbeatAnswer { credential, configuration }))
+    let client_certificates = state.authority.is_on();
+    let certificate = shown.filter(|_| client_certificates).map(|Extension(shown)| {
+        let seconds =
+            |later: SystemTime, sooner| later.duration_since(sooner).unwrap_or_default().as_secs_f64();
+        let now = SystemTime::now();
+        CertificateTerm { age_s: seconds(now, shown.begins), ends_in_s: seconds(shown.ends, now) }
+    });
+    Ok(Json(HeartbeatAnswer { credential, configuration, client_certificates, certificate }))
 }
 
 fn check(beat: &Heartbeat) -> Result<(), ApiError> {

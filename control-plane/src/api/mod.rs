@@ -11,6 +11,7 @@ mod audit;
 mod auth;
 mod belonging;
 mod body;
+mod certificate;
 mod client;
 mod columns;
 mod completion;
@@ -67,6 +68,7 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 use utoipa_axum::routes;
 
 use crate::auth::{Auth, Role, Scope};
+use crate::authority::Authority;
 use crate::config;
 use crate::ingest::{Admission, Ingest};
 use crate::jobs::Jobs;
@@ -91,6 +93,7 @@ const MAX_BODY: usize = 256 << 10;
 pub struct AppState {
     pub pool: Pool,
     pub auth: Auth,
+    pub authority: Authority,
     pub ingest: Ingest,
     pub admission: Admission,
     pub limits: Limits,
@@ -197,6 +200,7 @@ fn of_sensors(routes: Routes) -> Routes {
         .add(change_sensors, routes!(enrollments::revoke))
         .add(Access::Open, routes!(enrollments::enroll))
         .add(Access::Sensor, routes!(credentials::renew))
+        .add(Access::SensorBeginning, routes!(certificate::issue))
         .add(Access::Sensor, routes!(heartbeat::beat))
         .add(Access::Sensor, routes!(ingest::ingest))
 }

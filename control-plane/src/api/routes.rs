@@ -100,7 +100,7 @@ fn answers(access: Access, of_the_api: bool, operation: &mut Operation) {
     if access != Access::Open {
         usual.push(("401", "No credential that is valid here"));
     }
-    if !matches!(access, Access::Open | Access::Sensor) {
+    if !matches!(access, Access::Open | Access::Sensor | Access::SensorBeginning) {
         usual.push(("403", "The credential does not allow this"));
     }
     let known: &mut BTreeMap<String, RefOr<Response>> = &mut operation.responses.responses;

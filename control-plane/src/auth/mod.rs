@@ -65,6 +65,8 @@ pub enum SensorCheck {
     Known {
         sensor_id: i32,
         credential_id: i32,
+        /// It was used with a certificate of the sensor's.
+        certified: bool,
         name: Arc<str>,
     },
     /// The token was revoked or replaced, or its time is over; the sensor may have another one.
@@ -323,6 +325,7 @@ impl Auth {
                 Standing::Active => SensorCheck::Known {
                     sensor_id: identity.sensor_id,
                     credential_id: identity.credential_id,
+                    certified: identity.certified,
                     name,
                 },
                 Standing::Over => SensorCheck::Over { name },

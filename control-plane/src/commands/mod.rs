@@ -1,5 +1,6 @@
 //! The commands of the command line: each loads its settings, does its work and reports.
 
+pub mod ca;
 pub mod erase;
 pub mod migrate;
 pub mod openapi;

@@ -25,7 +25,7 @@ pub use limits::{Limits, Rate, Redis};
 pub use load::{ENV_PREFIX, Overrides, load};
 pub use sensors::Sensors;
 pub use stream::Stream;
-pub use tls::Tls;
+pub use tls::{ClientAuth, Tls};
 
 /// Shortest admin token that is accepted: 24 characters of base64 are 144 bits.
 const MIN_ADMIN_TOKEN: usize = 24;

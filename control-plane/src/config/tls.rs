@@ -25,6 +25,25 @@ pub struct Tls {
     pub max_handshakes: usize,
     /// How long browsers are told to insist on HTTPS; 0 does not tell them. Never told with `self_signed`.
     pub hsts_max_age_s: u32,
+    /// Whether sensors show certificates that this control plane signed.
+    pub client_auth: ClientAuth,
+    /// How long a sensor's certificate lasts; it asks for the next one after two thirds of it.
+    pub client_certificate_days: u32,
+    /// How long the authority that signs them lasts.
+    pub client_ca_days: u32,
+}
+
+/// What sensors show beside their credentials. Nobody else is asked for a certificate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClientAuth {
+    /// Nothing: no certificates are signed, and none is looked at.
+    #[default]
+    Off,
+    /// A certificate where they have one, which must be theirs.
+    Optional,
+    /// A certificate.
+    Required,
 }
 
 impl Default for Tls {
@@ -38,6 +57,9 @@ impl Default for Tls {
             handshake_timeout_ms: 10_000,
             max_handshakes: 256,
             hsts_max_age_s: 31_536_000,
+            client_auth: ClientAuth::Off,
+            client_certificate_days: 90,
+            client_ca_days: 1_825,
         }
     }
 }
@@ -46,6 +68,16 @@ impl Tls {
     #[must_use]
     pub fn handshake_timeout(&self) -> Duration {
         Duration::from_millis(self.handshake_timeout_ms)
+    }
+
+    #[must_use]
+    pub fn client_certificate_lasts(&self) -> Duration {
+        Duration::from_hours(24 * u64::from(self.client_certificate_days))
+    }
+
+    #[must_use]
+    pub fn client_ca_lasts(&self) -> Duration {
+        Duration::from_hours(24 * u64::from(self.client_ca_days))
     }
 
     /// Whether the listener speaks TLS.
@@ -58,9 +90,19 @@ impl Tls {
         within("tls.handshake_timeout_ms", self.handshake_timeout_ms, 100, 60_000);
         within("tls.max_handshakes", self.max_handshakes as u64, 1, 100_000);
         within("tls.hsts_max_age_s", u64::from(self.hsts_max_age_s), 0, 126_144_000);
+        within("tls.client_certificate_days", u64::from(self.client_certificate_days), 1, 398);
+        let shortest = u64::from(self.client_certificate_days);
+        within("tls.client_ca_days", u64::from(self.client_ca_days), shortest, 7_300);
     }
 
     pub(super) fn validate(&self, broken: &mut Vec<String>) {
+        if self.client_auth != ClientAuth::Off && !self.is_on() {
+            broken.push(
+                "tls.client_auth: needs tls.certificate or tls.self_signed: a proxy that ends TLS does not \
+                 pass certificates on"
+                    .to_owned(),
+            );
+        }
         match (&self.certificate, &self.key) {
             (Some(_), None) => broken.push("tls.key: not set, but tls.certificate is".to_owned()),
             (None, Some(_)) => broken.push("tls.certificate: not set, but tls.key is".to_owned()),

@@ -29,10 +29,11 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tower_http::set_header::SetResponseHeaderLayer;
 
+use crate::authority::Shown;
 use crate::config;
 use crate::telemetry::Metrics;
 
-pub use tls::{Tls, TlsError};
+pub use tls::{Tls, TlsError, fingerprint};
 
 /// After an error that is not the peer's: no descriptor is free, most likely, and trying at once finds none.
 const BREATH: Duration = Duration::from_millis(500);
@@ -88,10 +89,10 @@ impl Listener {
                     connections.spawn(async move {
                         let _held = (place, open);
                         let Some(tls) = tls else {
-                            return connection(stream, peer, router, timeout, stop).await;
+                            return connection(stream, (peer, None), router, timeout, stop).await;
                         };
-                        if let Some(stream) = tls.secure(stream, &metrics).await {
-                            connection(stream, peer, router, timeout, stop).await;
+                        if let Some((stream, shown)) = tls.secure(stream, &metrics).await {
+                            connection(stream, (peer, shown), router, timeout, stop).await;
                         }
                     });
                 }
@@ -155,10 +156,10 @@ fn is_the_peers(error: &std::io::Error) -> bool {
     matches!(error.kind(), ConnectionRefused | ConnectionAborted | ConnectionReset)
 }
 
-/// Answers one connection's requests.
+/// Answers one connection's requests; each is told what certificate the peer showed.
 async fn connection<S>(
     stream: S,
-    peer: SocketAddr,
+    (peer, shown): (SocketAddr, Option<Arc<Shown>>),
     router: Router,
     header_timeout: Duration,
     mut stop: watch::Receiver<bool>,
@@ -167,6 +168,9 @@ async fn connection<S>(
 {
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(ConnectInfo(peer));
+        if let Some(shown) = &shown {
+            request.extensions_mut().insert(Arc::clone(shown));
+        }
         TowerToHyperService::new(router.clone()).call(request.map(Body::new))
     });
     let connection = http1::Builder::new()

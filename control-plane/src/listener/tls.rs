@@ -8,6 +8,8 @@ use rustls::ServerConfig;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use sha2::{Digest as _, Sha256};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
@@ -16,6 +18,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::self_signed::{self, Made};
 use super::validity;
+use crate::authority::Shown;
 use crate::config::Config;
 use crate::telemetry::Metrics;
 
@@ -44,6 +47,8 @@ pub struct Tls(Arc<Parts>);
 struct Parts {
     source: Source,
     current: RwLock<Current>,
+    /// Who looks at the certificates that peers show; without one none is asked for.
+    verifier: RwLock<Option<Verifier>>,
     places: Semaphore,
     timeout: Duration,
     metrics: Metrics,
@@ -51,12 +56,15 @@ struct Parts {
 
 #[derive(Clone)]
 struct Current {
+    certified: Arc<CertifiedKey>,
     config: Arc<ServerConfig>,
     fingerprint: String,
     ends: Option<SystemTime>,
     /// Of the files that it was read from.
     stamps: Vec<Option<Stamp>>,
 }
+
+type Verifier = Arc<dyn ClientCertVerifier>;
 
 /// What tells that a file is another one.
 type Stamp = (SystemTime, u64);
@@ -68,7 +76,11 @@ enum Source {
 
 impl Tls {
     /// Reads or makes the certificate; `None` where the listener speaks plain HTTP.
-    pub fn open(config: &Config, metrics: &Metrics) -> Result<Option<Self>, TlsError> {
+    pub fn open(
+        config: &Config,
+        verifier: Option<Arc<dyn ClientCertVerifier>>,
+        metrics: &Metrics,
+    ) -> Result<Option<Self>, TlsError> {
         let settings = &config.tls;
         let source = match (&settings.certificate, &settings.key) {
             (Some(certificate), Some(key)) => {
@@ -77,7 +89,7 @@ impl Tls {
             _ if settings.self_signed => Source::Made(self_signed::make(settings, config.listen.ip())?),
             _ => return Ok(None),
         };
-        let current = source.read()?;
+        let current = source.read(verifier.clone())?;
         current.show(metrics);
         if settings.self_signed {
             tracing::warn!(
@@ -88,6 +100,7 @@ impl Tls {
         Ok(Some(Self(Arc::new(Parts {
             source,
             current: RwLock::new(current),
+            verifier: RwLock::new(verifier),
             places: Semaphore::new(settings.max_handshakes),
             timeout: settings.handshake_timeout(),
             metrics: Arc::clone(metrics),
@@ -102,7 +115,8 @@ impl Tls {
 
     /// Reads certificate and key again; if they are not usable, the old ones go on. Whether they were.
     pub fn reload(&self) -> bool {
-        let outcome = match self.0.source.read() {
+        let verifier = self.0.verifier.read().unwrap_or_else(PoisonError::into_inner);
+        let outcome = match self.0.source.read(verifier.clone()) {
             Ok(new) => {
                 tracing::info!(fingerprint = new.fingerprint, "certificate and key were read again");
                 new.show(&self.0.metrics);
@@ -116,6 +130,18 @@ impl Tls {
         };
         self.0.metrics.tls.reloads.with_label_values(&[outcome]).inc();
         outcome == "done"
+    }
+
+    /// Has peers' certificates looked at by this one from the next handshake on, or none asked for.
+    pub fn ask_for(&self, verifier: Option<Arc<dyn ClientCertVerifier>>) {
+        // Held until the end: a reload at the same time takes the new one.
+        let mut asking = self.0.verifier.write().unwrap_or_else(PoisonError::into_inner);
+        asking.clone_from(&verifier);
+        let mut current = self.0.current.write().unwrap_or_else(PoisonError::into_inner);
+        match config(Arc::clone(&current.certified), verifier) {
+            Ok(config) => current.config = config,
+            Err(error) => tracing::error!(%error, "the listener asks for certificates as before"),
+        }
     }
 
     /// Reads them again whenever the files change, until `stop` changes.
@@ -139,8 +165,12 @@ impl Tls {
         }
     }
 
-    /// The handshake; `None` where it failed or took too long.
-    pub(super) async fn secure(&self, stream: TcpStream, metrics: &Metrics) -> Option<TlsStream<TcpStream>> {
+    /// The handshake, and what certificate the peer showed; `None` where it failed or took too long.
+    pub(super) async fn secure(
+        &self,
+        stream: TcpStream,
+        metrics: &Metrics,
+    ) -> Option<(TlsStream<TcpStream>, Option<Arc<Shown>>)> {
         let handshake = async {
             // Who says nothing takes no place from those who do.
             stream.readable().await?;
@@ -149,9 +179,16 @@ impl Tls {
             TlsAcceptor::from(self.current().config).accept(stream).await
         };
         let (outcome, stream) = match tokio::time::timeout(self.0.timeout, handshake).await {
-            Ok(Ok(stream)) => ("done", Some(stream)),
+            Ok(Ok(stream)) => {
+                let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+                let shown = shown.and_then(|certificate| Shown::read(certificate)).map(Arc::new);
+                ("done", Some((stream, shown)))
+            }
             Ok(Err(error)) => {
                 tracing::debug!(%error, "a TLS handshake failed");
+                if is_of_the_certificate(&error) {
+                    metrics.client_certificates.refused.with_label_values(&["handshake"]).inc();
+                }
                 ("failed", None)
             }
             Err(_) => ("timeout", None),
@@ -173,7 +210,7 @@ impl Current {
 }
 
 impl Source {
-    fn read(&self) -> Result<Current, TlsError> {
+    fn read(&self, verifier: Option<Verifier>) -> Result<Current, TlsError> {
         // Before the files: a change during the read is seen as one later.
         let stamps = self.stamps();
         let (chain, key) = match self {
@@ -182,15 +219,11 @@ impl Source {
         };
         let fingerprint = chain.first().map(|certificate| fingerprint(certificate)).unwrap_or_default();
         let ends = chain.first().and_then(|certificate| validity::ends(certificate));
-        let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            // TLS 1.2 and 1.3: rustls knows nothing older.
-            .with_safe_default_protocol_versions()
-            .map_err(TlsError::Pair)?
-            .with_no_client_auth()
-            .with_single_cert(chain, key)
-            .map_err(TlsError::Pair)?;
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Current { config: Arc::new(config), fingerprint, ends, stamps })
+        let certified =
+            CertifiedKey::from_der(chain, key, &ring::default_provider()).map_err(TlsError::Pair)?;
+        let certified = Arc::new(certified);
+        let config = config(Arc::clone(&certified), verifier).map_err(TlsError::Pair)?;
+        Ok(Current { certified, config, fingerprint, ends, stamps })
     }
 
     fn stamps(&self) -> Vec<Option<Stamp>> {
@@ -203,6 +236,28 @@ impl Source {
             Self::Made(_) => Vec::new(),
         }
     }
+}
+
+fn config(
+    certified: Arc<CertifiedKey>,
+    verifier: Option<Verifier>,
+) -> Result<Arc<ServerConfig>, rustls::Error> {
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        // TLS 1.2 and 1.3: rustls knows nothing older.
+        .with_safe_default_protocol_versions()?;
+    let config = match verifier {
+        Some(verifier) => config.with_client_cert_verifier(verifier),
+        None => config.with_no_client_auth(),
+    };
+    let mut config = config.with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// The peer's certificate is what the handshake failed for.
+fn is_of_the_certificate(error: &std::io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(inner, Some(rustls::Error::InvalidCertificate(_)))
 }
 
 pub(super) fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
@@ -225,7 +280,8 @@ pub(super) fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> 
 }
 
 /// SHA-256 as hexadecimal digits.
-fn fingerprint(certificate: &[u8]) -> String {
+#[must_use]
+pub fn fingerprint(certificate: &[u8]) -> String {
     use std::fmt::Write as _;
     Sha256::digest(certificate).iter().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");

@@ -23,6 +23,8 @@ pub struct Identity {
     pub standing: Standing,
     /// It was never used before.
     pub is_new: bool,
+    /// It was used with a certificate of the sensor's.
+    pub certified: bool,
 }
 
 /// Whether a sensor may send with this token.
@@ -83,7 +85,7 @@ pub async fn by_token(pool: &Pool, token_sha256: &[u8]) -> Result<Option<Identit
             let sql = "SELECT c.sensor_id, credential_id, coalesce(s.name, ''),
                               s.sensor_id IS NULL OR s.deleted_at IS NOT NULL, s.revoked_at IS NOT NULL,
                               c.revoked_at IS NOT NULL OR coalesce(c.expires_at <= now(), false),
-                              first_used_at IS NULL
+                              first_used_at IS NULL, certified_at IS NOT NULL
                        FROM sensor_credential c LEFT JOIN sensor s USING (sensor_id)
                        WHERE token_sha256 = $1";
             let statement = lease.prepared(sql).await?;
@@ -106,6 +108,7 @@ pub async fn by_token(pool: &Pool, token_sha256: &[u8]) -> Result<Option<Identit
             name: row.get(2),
             standing,
             is_new: row.get(6),
+            certified: row.get(7),
         }
     }))
 }
@@ -172,9 +175,11 @@ async fn rotate_in(
         let sql = "UPDATE sensor_credential SET expires_at = least(expires_at, now() + $2 * interval '1 s')
                    WHERE sensor_id = $1 AND revoked_at IS NULL";
         client.execute(sql, &[&sensor_id, &overlap_s]).await?;
+        // A sensor that shows certificates goes on to: its next credential does not stand alone. One of an operator's does.
         let sql = format!(
-            "INSERT INTO sensor_credential (sensor_id, token_sha256, by_sensor, expires_at)
-             VALUES ($1, $2, $3, $4) RETURNING {COLUMNS}"
+            "INSERT INTO sensor_credential (sensor_id, token_sha256, by_sensor, expires_at, certified_at)
+             VALUES ($1, $2, $3, $4, (SELECT max(certified_at) FROM sensor_credential
+                                      WHERE sensor_id = $1 AND $3)) RETURNING {COLUMNS}"
         );
         let row =
             client.query_one(&sql, &[&sensor_id, &&new.sha256[..], &new.by_sensor, &new.expires_at]).await?;

@@ -15,6 +15,9 @@ pub(super) const LAST_ADMIN: i64 = 0x7765_6972_0000_0004;
 /// Held beside others ([`BESIDE`]) by whoever stores with numbers of names; alone by whoever makes a new edition.
 pub(super) const DICTIONARY: i64 = 0x7765_6972_0000_0005;
 
+/// Of whoever makes an authority for sensors' certificates.
+pub(super) const AUTHORITY: i64 = 0x7765_6972_0000_0006;
+
 /// With a sensor's id. Held shared by each transaction that stores for a sensor ([`SHARED`]). Whoever ends a
 /// sensor takes the same lock for itself ([`EXCLUSIVE`]): it waits for what is in flight and, unlike at a lock
 /// of the row, stands in a queue, so that a sensor which never pauses cannot put off its own end.

@@ -52,6 +52,7 @@ pub const MIGRATIONS: &[Migration] = &[
     migration!(121, "0121", "sensor_configuration"),
     migration!(125, "0125", "erasures"),
     migration!(140, "0140", "processes"),
+    migration!(150, "0150", "certificate_authority"),
 ];
 
 /// How long to wait for another instance's migration.

@@ -7,6 +7,7 @@
 pub mod activity;
 pub mod alerts;
 pub mod audit;
+pub mod authority;
 pub mod batches;
 pub mod compaction;
 pub mod configuration;

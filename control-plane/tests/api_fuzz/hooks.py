@@ -90,6 +90,8 @@ BEYOND_SCHEMA = {
     "labels", "after", "receivers", "condition", "condition.filter", "condition.above", "condition.ratio_above", "target",
     "target.url", "starts_at", "ends_at", "settings",
     # Of mail: hosts and addresses have grammars, a user goes with a password, and no TLS needs a setting.
+    # A request for a certificate: DER in PEM, with a signature.
+    "csr",
     "target.host", "target.tls", "target.user", "target.password_secret", "target.from", "target.to",
 }
 

@@ -125,6 +125,7 @@ const TABLE: &[Row] = &[
     ("delete /api/v1/enrollments/{enrollment}", OPERATORS),
     ("post /api/v1/enroll", OPEN),
     ("post /api/v1/sensor/credentials", SENSORS_ONLY),
+    ("post /api/v1/sensor/certificate", SENSORS_ONLY),
     ("post /api/v1/sensor/heartbeat", SENSORS_ONLY),
     ("get /api/v1/detections", READ),
     ("get /api/v1/detections/{detection}", READ),

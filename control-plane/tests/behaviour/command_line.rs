@@ -290,3 +290,47 @@ fn help_has_examples_and_the_document_is_printed() {
     let document: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert!(document["paths"]["/api/v1/ingest"].is_object());
 }
+
+/// U4, U9: the authority of sensors' certificates on the command line; its key is nowhere in what is said.
+#[test]
+fn u4_the_authority_is_shown_and_rotated() {
+    let setup = Setup::new();
+    let lines = |output: &Output| -> Vec<Value> {
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout.clone()).expect("text");
+        assert!(!text.contains("PRIVATE"), "{text}");
+        text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    };
+    let none = setup.run(&["ca", "show"]);
+    assert_eq!(none.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&none.stderr).contains("tls.client_auth"));
+    // The first one signs at once, the next one when all instances know it.
+    let states = |lines: &[Value]| -> Vec<(u64, String)> {
+        let state = |line: &Value| line["state"].as_str().expect("a state").to_owned();
+        lines.iter().map(|line| (line["id"].as_u64().expect("an id"), state(line))).collect()
+    };
+    let first = lines(&setup.run(&["ca", "rotate", "--json"]));
+    assert_eq!(states(&first), [(1, "signs".to_owned())]);
+    let both = lines(&setup.run(&["ca", "rotate", "--json"]));
+    assert_eq!(states(&both), [(2, "next".to_owned()), (1, "signs".to_owned())]);
+    assert_eq!(lines(&setup.run(&["ca", "show", "--json"])), both);
+    let shown = setup.run(&["ca", "show"]);
+    let shown = String::from_utf8(shown.stdout).expect("text");
+    for authority in &both {
+        for key in ["fingerprint", "certificate", "expires_at"] {
+            assert!(shown.contains(authority[key].as_str().expect("text")), "{key}: {shown}");
+        }
+    }
+    assert!(!shown.contains("PRIVATE"));
+    // A leak: the ones before are gone at once.
+    assert_eq!(states(&lines(&setup.run(&["ca", "rotate", "--now", "--json"]))), [(3, "next".to_owned())]);
+}
+
+/// U8: certificates of sensors end where TLS does.
+#[test]
+fn u8_client_certificates_need_tls_that_ends_here() {
+    let setup = Setup::with("[tls]\nclient_auth = \"required\"\n");
+    let output = setup.run(&["serve"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("tls.client_auth: needs tls.certificate"));
+}

@@ -18,6 +18,7 @@ mod alert_email;
 mod alerts;
 mod api_tokens;
 mod audit;
+mod client_certificates;
 mod command_line;
 mod configuration;
 mod connections;

@@ -101,6 +101,7 @@ const ROUTES: &[&str] = &[
     "post /api/v1/ingest",
     "post /api/v1/jobs/{job}/runs",
     "post /api/v1/sensor-groups/{group}/configuration/rollback",
+    "post /api/v1/sensor/certificate",
     "post /api/v1/sensor/credentials",
     "post /api/v1/sensor/heartbeat",
     "post /api/v1/sensors/{id}/configuration/rollback",

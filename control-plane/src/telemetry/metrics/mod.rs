@@ -16,7 +16,7 @@ use prometheus::{
 use crate::store::{Class, PoolState, erasure};
 
 pub use sensors::{Clocks, Losses, PresenceMetrics, SensorGauges};
-pub use service::{Connections, Limiting, Streaming, Tls};
+pub use service::{ClientCertificates, Connections, Limiting, Streaming, Tls};
 pub use work::{AlertMetrics, JobMetrics};
 
 /// The metrics, shared by every part; cheap to clone.
@@ -33,6 +33,7 @@ pub struct Registered {
     pub requests_in_flight: IntGauge,
     pub limits: Limiting,
     pub tls: Tls,
+    pub client_certificates: ClientCertificates,
     pub connections: Connections,
     pub stream: Streaming,
     pub exports_in_flight: IntGauge,
@@ -63,7 +64,7 @@ pub struct Registered {
     /// outcome: `granted`, `wrong`, `blocked_account`, `blocked_address`, `failed`
     pub logins: IntCounterVec,
     pub refresh_tokens_reused: IntCounter,
-    /// reason: missing, unknown, expired, revoked, role, scope, kind
+    /// reason: missing, unknown, expired, revoked, role, scope, kind, certificate
     pub access_refused: IntCounterVec,
     pub jobs: JobMetrics,
     pub alerts: AlertMetrics,
@@ -172,6 +173,7 @@ impl Registered {
             ),
             limits: Limiting::new(&b),
             tls: Tls::new(&b),
+            client_certificates: ClientCertificates::new(&b),
             connections: Connections::new(&b),
             stream: Streaming::new(&b),
             query_seconds: b.histograms(
@@ -223,7 +225,7 @@ impl Registered {
             access_refused: b.counters(
                 "weir_access_refused_total",
                 "Requests turned away at a route's door, by reason: missing, unknown, expired, revoked, role, \
-                 scope, kind (a credential of a kind that the route does not take)",
+                 scope, kind (a credential of a kind that the route does not take), certificate (a sensor's)",
                 &["reason"],
             ),
             jobs: JobMetrics::new(&b),

@@ -3,6 +3,7 @@
 use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts};
 
 use super::{Builder, LATENCY};
+use crate::authority::Refusal;
 use crate::stream::End;
 
 /// Who was held against a limit, and where the buckets are.
@@ -45,6 +46,38 @@ pub struct Tls {
     /// outcome: done, failed
     pub reloads: IntCounterVec,
     pub expiry: IntGauge,
+}
+
+/// Certificates of sensors.
+#[derive(Debug)]
+pub struct ClientCertificates {
+    pub issued: IntCounter,
+    /// reason: handshake, missing, another, over, untrusted
+    pub refused: IntCounterVec,
+    pub expiry: IntGauge,
+}
+
+impl ClientCertificates {
+    pub(super) fn new(b: &Builder) -> Self {
+        let certificates = Self {
+            issued: b.counter("weir_client_certificates_issued_total", "Certificates that were signed for sensors"),
+            refused: b.counters(
+                "weir_client_certificates_refused_total",
+                "Certificates of sensors that did not do, by reason: handshake (not of ours, or over), missing, \
+                 another (sensor's), over, untrusted (its authority)",
+                &["reason"],
+            ),
+            expiry: b.gauge(
+                "weir_client_ca_expiry_timestamp_seconds",
+                "When the authority that signs sensors' certificates ends; 0 where there are none",
+            ),
+        };
+        certificates.refused.with_label_values(&["handshake"]);
+        for refusal in Refusal::ALL {
+            certificates.refused.with_label_values(&[refusal.name()]);
+        }
+        certificates
+    }
 }
 
 /// Who is connected.
