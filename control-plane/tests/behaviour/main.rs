@@ -57,6 +57,7 @@ mod openapi;
 mod pool;
 mod presence;
 mod processes;
+mod refusals;
 mod retention;
 mod runbooks;
 mod search;
