@@ -49,8 +49,8 @@ pub fn connect(config: &Config, metrics: &Metrics) -> anyhow::Result<Pool> {
     Ok(Pool::new(&config.database, &url, Arc::clone(metrics))?)
 }
 
-/// Brings the schema up to date, makes today's partitions, and begins to listen.
-pub async fn start(config: &Config) -> anyhow::Result<Server> {
+/// Brings the schema up to date, makes today's partitions, and puts together what requests need. Nothing runs yet.
+pub async fn assemble(config: &Config) -> anyhow::Result<AppState> {
     let admin_token = config.auth.admin_token()?;
     let metrics = Registered::new();
     let pool = connect(config, &metrics)?;
@@ -87,10 +87,10 @@ pub async fn start(config: &Config) -> anyhow::Result<Server> {
         .await
         .context("read the authority of sensors' certificates")?;
     let stream = Stream::start(pool.clone(), config.stream.clone(), Arc::clone(&metrics)).await?;
-    let state = AppState {
+    Ok(AppState {
         pool: pool.clone(),
-        auth: auth.clone(),
-        authority: authority.clone(),
+        auth,
+        authority,
         ingest: Ingest::new(
             pool.clone(),
             known,
@@ -105,13 +105,18 @@ pub async fn start(config: &Config) -> anyhow::Result<Server> {
         settings: Arc::new(config.api.clone()),
         sensors: Arc::new(config.sensors.clone()),
         retention,
-        jobs: jobs.clone(),
+        jobs,
         answers: api::Answers::new(config.api.cache_bytes),
-        stream: stream.clone(),
+        stream,
         outbound,
         exports: Arc::new(Semaphore::new(config.api.max_exports)),
-    };
-    let tls = Tls::open(config, authority.verifier(), &state.metrics).context("make TLS ready")?;
+    })
+}
+
+/// [`assemble`]s the server and begins to listen.
+pub async fn start(config: &Config) -> anyhow::Result<Server> {
+    let state = assemble(config).await?;
+    let tls = Tls::open(config, state.authority.verifier(), &state.metrics).context("make TLS ready")?;
     let listener =
         TcpListener::bind(config.listen).await.with_context(|| format!("listen on {}", config.listen))?;
     let address = listener.local_addr().context("read the address that was bound")?;
@@ -129,9 +134,11 @@ pub async fn start(config: &Config) -> anyhow::Result<Server> {
     let router = listener::with_transport_security(api::router(state.clone()), &config.tls);
     let http = tokio::spawn(listener.serve(router, stopped.clone()));
     let certificates = tokio::spawn(Tls::watch(tls.clone(), stopped.clone()));
+    let jobs = state.jobs.clone();
+    let (authority, pool) = (state.authority.clone(), state.pool.clone());
     let trust = tokio::spawn(authority.run(pool.clone(), tls.clone(), stopped.clone()));
-    let identity = tokio::spawn(auth.run(pool, stopped.clone()));
-    let live = tokio::spawn(stream.run(stopped.clone()));
+    let identity = tokio::spawn(state.auth.clone().run(pool, stopped.clone()));
+    let live = tokio::spawn(state.stream.clone().run(stopped.clone()));
     let rounds = tokio::spawn(jobs.clone().run(stopped));
     let scheme = if tls.is_some() { "https" } else { "http" };
     tracing::info!(%address, scheme, version = env!("CARGO_PKG_VERSION"), "listening");

@@ -149,7 +149,7 @@ impl Pool {
         let timeout = self.timeout_ms(class);
         let begin = format!("BEGIN {mode}; SET LOCAL statement_timeout = {timeout}{}", class.settings());
         lease.client().batch_execute(&begin).await?;
-        lease.in_transaction = true;
+        lease.open = Some(isolation);
         Ok(lease)
     }
 
@@ -169,7 +169,7 @@ impl Pool {
             operation,
             started: Instant::now(),
             slow: self.slow,
-            in_transaction: false,
+            open: None,
         })
     }
 
@@ -237,7 +237,8 @@ pub struct Lease<'a> {
     operation: &'static str,
     started: Instant,
     slow: Duration,
-    in_transaction: bool,
+    /// The transaction on it.
+    open: Option<Isolation>,
 }
 
 impl Lease<'_> {
@@ -266,14 +267,14 @@ impl Lease<'_> {
     /// Commits on `Ok`, rolls back on `Err`, and gives the connection back if Postgres confirmed it.
     pub async fn finish<T>(mut self, result: Result<T, StoreError>) -> Result<T, StoreError> {
         let outcome = match result {
-            Ok(value) if self.in_transaction => {
+            Ok(value) if self.open.is_some() => {
                 self.client().batch_execute("COMMIT").await.map_err(StoreError::from).map(|()| value)
             }
             other => other,
         };
         if outcome.is_ok() {
             self.conn.dirty = false;
-        } else if self.in_transaction {
+        } else if self.open.take().is_some() {
             self.metrics.rollbacks.with_label_values(&[self.operation]).inc();
             // Also after a failed COMMIT: Postgres then has no transaction, and ROLLBACK only warns.
             self.conn.dirty = self.conn.client.batch_execute("ROLLBACK").await.is_err();
@@ -293,6 +294,10 @@ impl Drop for Lease<'_> {
     fn drop(&mut self) {
         let labels = [self.class.name(), self.operation];
         self.metrics.query_seconds.with_label_values(&labels).observe(self.started.elapsed().as_secs_f64());
+        if self.conn.dirty && self.open == Some(Isolation::ReadCommitted) {
+            // A question that nobody waits for any more did nothing.
+            self.metrics.rollbacks.with_label_values(&[self.operation]).inc();
+        }
         if self.conn.dirty && !self.conn.client.is_closed() {
             // Nobody waits for the statement any more: ask Postgres to stop it. The pool closes the
             // connection, which rolls back what it did.

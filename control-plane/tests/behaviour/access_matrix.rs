@@ -143,7 +143,7 @@ const TABLE: &[Row] = &[
 ];
 
 /// The routes of the document, as the table writes them.
-fn documented() -> BTreeSet<String> {
+pub fn documented() -> BTreeSet<String> {
     let document = serde_json::to_value(weir_control_plane::api::document()).expect("JSON");
     let paths = document["paths"].as_object().expect("paths");
     let routes = paths.iter().flat_map(|(path, operations)| {

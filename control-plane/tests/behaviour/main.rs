@@ -10,6 +10,7 @@ mod follow;
 mod mailbox;
 mod people;
 mod support;
+mod tap;
 
 mod access;
 mod access_matrix;
@@ -66,5 +67,6 @@ mod sessions;
 mod shutdown;
 mod stream;
 mod tls;
+mod transactions;
 mod two_instances;
 mod users;

@@ -35,6 +35,11 @@ async fn o6_a_transaction_that_is_dropped_half_way_closes_its_connection() {
     })
     .await;
     assert!(plane.pool().state().closed_broken >= 20);
+    assert_eq!(
+        plane.state().metrics.rollbacks.with_label_values(&["test"]).get(),
+        20,
+        "each of them is counted"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
