@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
+use weir_trace::Tracer;
 
 use crate::alerts::Alerts;
 use crate::api::{self, AppState};
@@ -23,6 +24,9 @@ use crate::store::partitions::Known;
 use crate::store::{Pool, migrations, users};
 use crate::stream::Stream;
 use crate::telemetry::{Metrics, Registered};
+
+/// How long the end waits for a collector to take the last spans.
+const LAST_SPANS: Duration = Duration::from_secs(2);
 
 /// A server that takes requests.
 pub struct Server {
@@ -53,6 +57,12 @@ pub fn connect(config: &Config, metrics: &Metrics) -> anyhow::Result<Pool> {
 pub async fn assemble(config: &Config) -> anyhow::Result<AppState> {
     let admin_token = config.auth.admin_token()?;
     let metrics = Registered::new();
+    let tracer = {
+        let metrics = Arc::clone(&metrics);
+        Tracer::start(&config.traces, "weir-control-plane", move |outcome, spans| {
+            metrics.spans.with_label_values(&[outcome.name()]).inc_by(spans);
+        })?
+    };
     let pool = connect(config, &metrics)?;
     migrations::migrate(&pool, migrations::latest(), false).await.context("bring the schema up to date")?;
     let known = Known::default();
@@ -110,6 +120,7 @@ pub async fn assemble(config: &Config) -> anyhow::Result<AppState> {
         stream,
         outbound,
         exports: Arc::new(Semaphore::new(config.api.max_exports)),
+        tracer,
     })
 }
 
@@ -203,6 +214,7 @@ impl Server {
             tracing::warn!("requests were cut off: shutdown_deadline_ms is over");
             tasks.iter().for_each(tokio::task::AbortHandle::abort);
         }
+        self.state.tracer.finish(LAST_SPANS).await;
         tracing::info!("stopped");
     }
 }

@@ -13,6 +13,7 @@ use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use weir_trace::Tracer;
 use weir_wire::Direction;
 
 use crate::config::Config;
@@ -48,7 +49,8 @@ pub async fn run(config: Config, reload: Reload) -> anyhow::Result<()> {
     let listener = health::bind(config.metrics.listen)
         .await
         .with_context(|| format!("listen on metrics.listen = {}", config.metrics.listen))?;
-    let client = config.control_plane.as_ref().map(Client::new).transpose()?;
+    let tracer = begin_traces(&config, &metrics)?;
+    let client = config.control_plane.as_ref().map(|to| Client::new(to, tracer.clone())).transpose()?;
     let (known, onlooker) = onlooker(&config)?;
     // Before the kernel's tables: what they hold of earlier sensors is compared with what is safe already.
     let (spool, spooled) = match &client {
@@ -142,11 +144,27 @@ pub async fn run(config: Config, reload: Reload) -> anyhow::Result<()> {
     }
     let ended = stages.end(config.shipping.shutdown_deadline.0, spool.as_ref()).await;
     server.abort();
+    close(spool, &tracer).await;
+    outcome.and(ended)
+}
+
+/// A disk or a collector that hangs must not keep a stopped sensor alive.
+async fn close(spool: Option<Spool>, tracer: &Tracer) {
     if let Some(spool) = spool {
-        // A disk that hangs must not keep a stopped sensor alive.
         let _ = tokio::time::timeout(CLOSING, spool.close()).await;
     }
-    outcome.and(ended)
+    tracer.finish(CLOSING).await;
+}
+
+/// Spans of what the sensor ships, where a collector is named.
+fn begin_traces(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<Tracer> {
+    for outcome in weir_trace::Outcome::ALL {
+        metrics.spans.with_label_values(&[outcome.name()]);
+    }
+    let metrics = Arc::clone(metrics);
+    Ok(Tracer::start(&config.traces, "weir-sensor", move |outcome, spans| {
+        metrics.spans.with_label_values(&[outcome.name()]).inc_by(spans);
+    })?)
 }
 
 /// Who learns of the link, and where the keeper of the threat lists tells it what they say of names.

@@ -269,6 +269,7 @@ fn changed(old: &Config, new: &Config) -> String {
         ("shipping", old.shipping != new.shipping),
         ("processes", old.processes != new.processes),
         ("metrics", old.metrics != new.metrics),
+        ("traces", old.traces != new.traces),
         ("log", old.log != new.log),
     ];
     sections.iter().filter(|(_, differs)| *differs).map(|(name, _)| *name).collect::<Vec<_>>().join(", ")

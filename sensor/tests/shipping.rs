@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,8 @@ use weir_sensor::ship::{
     Backoff, BreakerState, Client, Courier, Outbox as _, OutboxClosed, Pacing, Packed, Status,
 };
 use weir_sensor::spool::{Bounds, Intake, Settings, Spool};
+use weir_testbed::collector::{Collector, Span};
+use weir_trace::{Outcome, Tracer, Traces, header as traceparent};
 use weir_wire::Batch;
 
 /// What the server does with the next request; when the list is empty it takes the batch.
@@ -119,12 +122,16 @@ fn ship(settings: &ControlPlane, backoff_max: Duration) -> Shipping {
 }
 
 fn ship_from(folder: TempDir, settings: &ControlPlane, pacing: Pacing) -> Shipping {
+    ship_traced(folder, settings, pacing, Tracer::off())
+}
+
+fn ship_traced(folder: TempDir, settings: &ControlPlane, pacing: Pacing, tracer: Tracer) -> Shipping {
     let metrics = Arc::new(Metrics::new().expect("metrics"));
     let place = Settings { folder: folder.path().to_owned(), bounds: bounds() };
     let (spool, _) = Spool::open(place, Arc::clone(&metrics)).expect("it opens");
     let (status_sender, status) = watch::channel(Status::default());
     let (stop, stopping) = watch::channel(false);
-    let client = Client::new(settings).expect("the settings are valid");
+    let client = Client::new(settings, tracer).expect("the settings are valid");
     let mut courier =
         Courier::new(spool.clone(), client, pacing, Arc::clone(&metrics), status_sender, stopping);
     let task = tokio::spawn(async move { courier.run().await });
@@ -195,6 +202,69 @@ async fn batches_arrive_in_order_with_their_headers() {
     assert!(sent_at > 1_600_000_000_000, "milliseconds since the epoch: {sent_at}");
     assert_eq!((metrics.shipped_batches.get(), metrics.shipped_records.get()), (3, 30));
     assert_eq!((metrics.shipped_packets.get(), metrics.spool_batches.get()), (300, 0));
+}
+
+/// O4: each attempt is a trace of its own, which the control plane can go on with, and says how it ended.
+#[tokio::test]
+async fn o4_each_attempt_begins_a_trace_and_tells_the_control_plane() {
+    let collector = Collector::start().expect("a collector");
+    let settled = Traces { endpoint: Some(collector.endpoint()), ..Traces::default() };
+    let tracer = Tracer::start(&settled, "weir-sensor", |_, _| {}).expect("it begins");
+    let (server, address) = Server::start(vec![status(503), status(200), status(400)]).await;
+    let folder = TempDir::new().expect("a folder");
+    let patience = pacing(Duration::from_millis(50));
+    let Shipping { mut intake, task, stop: _stop, .. } =
+        ship_traced(folder, &settings(address), patience, tracer.clone());
+    for number in 0..2 {
+        intake.put(vec![batch(number)]).await.expect("safe");
+    }
+    drop(intake);
+    within(task).await.expect("no panic").expect("the spool runs");
+    tracer.finish(Duration::from_mins(1)).await;
+
+    let spans = collector.spans();
+    let gist = |span: &Span| (span.attributes["weir.epoch"].clone(), span.failure.clone());
+    let expected = [("0", Some("server")), ("0", None), ("1", Some("refused"))];
+    let expected = expected.map(|(epoch, failure)| (epoch.to_owned(), failure.map(str::to_owned)));
+    assert_eq!(spans.iter().map(gist).collect::<Vec<_>>(), expected);
+    let received = server.received.lock().expect("no panic");
+    for (span, (headers, ..)) in spans.iter().zip(&*received) {
+        assert_eq!((&*span.service, &*span.name, &*span.parent), ("weir-sensor", "ship", ""));
+        let sent = headers[traceparent::NAME].to_str().expect("text");
+        assert_eq!(sent, format!("00-{}-{}-01", span.trace, span.id));
+    }
+    assert_eq!(received.len(), 3);
+}
+
+/// O4, S7: a collector that takes connections and says nothing delays no batch.
+#[tokio::test]
+async fn o4_a_collector_that_hangs_delays_no_batch() {
+    let hanging = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let endpoint = Some(format!("http://{}/v1/traces", hanging.local_addr().expect("an address")));
+    let settled = Traces { endpoint, queue: 1, timeout_ms: 60_000, ..Traces::default() };
+    let lost = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&lost);
+    let tracer = Tracer::start(&settled, "weir-sensor", move |outcome, spans| {
+        assert_eq!(outcome, Outcome::Dropped);
+        count.fetch_add(spans, Ordering::Relaxed);
+    });
+    let (server, address) = Server::start(Vec::new()).await;
+    let folder = TempDir::new().expect("a folder");
+    let patience = pacing(Duration::from_millis(50));
+    let Shipping { mut intake, task, metrics, stop: _stop, .. } =
+        ship_traced(folder, &settings(address), patience, tracer.expect("it begins"));
+    within(async {
+        let mut number = 0;
+        while lost.load(Ordering::Relaxed) == 0 {
+            intake.put(vec![batch(number)]).await.expect("safe");
+            number += 1;
+        }
+    })
+    .await;
+    drop(intake);
+    within(task).await.expect("no panic").expect("the spool runs");
+    assert_eq!(metrics.shipped_batches.get(), epochs(&server).len() as u64);
+    assert_eq!(metrics.spool_batches.get(), 0);
 }
 
 #[tokio::test]
@@ -426,7 +496,9 @@ async fn a_repetition_is_told_from_a_delivery() {
 #[test]
 fn wrong_destinations_are_named() {
     let settings = |url: &str| ControlPlane { url: url.to_owned(), ..settings(([127, 0, 0, 1], 1).into()) };
-    let error = |settings: ControlPlane| Client::new(&settings).err().expect("it is wrong").to_string();
+    let error = |settings: ControlPlane| {
+        Client::new(&settings, Tracer::off()).err().expect("it is wrong").to_string()
+    };
     assert!(error(settings("not a url")).contains("control_plane.url"));
     let missing = std::path::PathBuf::from("/does/not/exist");
     let token = ControlPlane { token: None, token_file: Some(missing.clone()), ..settings("http://x") };
@@ -439,5 +511,5 @@ fn wrong_destinations_are_named() {
     assert!(error(token).contains("no token"));
     let ca = ControlPlane { ca_file: Some(empty.path().to_owned()), ..settings("https://x") };
     assert!(error(ca).contains("no certificate"));
-    assert!(Client::new(&settings("https://weir.example.org/base")).is_ok());
+    assert!(Client::new(&settings("https://weir.example.org/base"), Tracer::off()).is_ok());
 }

@@ -1,6 +1,7 @@
 //! What Weir's tests, benches and demo stand on: real things, made for one run and gone after it.
 //!
 //! * [`capture`] – real captures with their truth;
+//! * `collector` – takes traces as a collector does (feature `collector`);
 //! * [`netns`] – network namespaces, veth pairs and what the kernel counted on them;
 //! * [`traffic`] – replays, checked;
 //! * [`proxy`] – a proxy that misbehaves on request;
@@ -20,6 +21,8 @@
 #![forbid(unsafe_code)]
 
 pub mod capture;
+#[cfg(feature = "collector")]
+pub mod collector;
 mod error;
 pub mod faketime;
 pub mod http;

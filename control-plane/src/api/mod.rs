@@ -66,6 +66,7 @@ use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use utoipa_axum::routes;
+use weir_trace::Tracer;
 
 use crate::auth::{Auth, Role, Scope};
 use crate::authority::Authority;
@@ -108,6 +109,7 @@ pub struct AppState {
     pub outbound: Outbound,
     /// Places for exports.
     pub exports: Arc<Semaphore>,
+    pub tracer: Tracer,
 }
 
 /// All routes, each with what it asks of its caller.
@@ -268,6 +270,7 @@ fn cors(origins: &[String]) -> CorsLayer {
             header::AUTHORIZATION,
             header::CONTENT_TYPE,
             request::REQUEST_ID,
+            request::TRACEPARENT,
             stream::LAST_EVENT_ID,
         ])
         .expose_headers([

@@ -1,18 +1,20 @@
-//! Around every request: its id, its time limit, its line in the log, its metrics, and the body of
+//! Around every request: its id, its trace, its time limit, its line in the log, its metrics, and the body of
 //! problems.
 
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use uuid::Uuid;
+use weir_trace::{Active, KeyValue, SpanContext, SpanKind};
 
 use super::{ApiError, AppState, linger};
 
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub const TRACEPARENT: HeaderName = HeaderName::from_static(weir_trace::header::NAME);
 const MAX_REQUEST_ID: usize = 128;
 /// Longest path and query that is read.
 const MAX_URI: usize = 8_192;
@@ -38,6 +40,14 @@ pub async fn observe(State(state): State<AppState>, request: Request, next: Next
         .extensions()
         .get::<MatchedPath>()
         .map_or_else(|| "(none)".to_owned(), |path| path.as_str().to_owned());
+    let label = method_label(method.as_str());
+    let attributes = vec![
+        KeyValue::new("http.request.method", label),
+        KeyValue::new("http.route", route.clone()),
+        KeyValue::new("weir.request_id", id.clone()),
+    ];
+    let name = format!("{label} {route}");
+    let trace = state.tracer.begin(name, SpanKind::Server, caller(request.headers()), attributes);
     state.metrics.requests_in_flight.inc();
     let in_flight = InFlight(&state);
     let limit = Duration::from_millis(state.settings.request_timeout_ms);
@@ -52,7 +62,14 @@ pub async fn observe(State(state): State<AppState>, request: Request, next: Next
         let (mut parts, body) = request.into_parts();
         parts.extensions.insert(RequestId(id.clone()));
         let (body, rest) = linger::split(body);
-        let response = tokio::time::timeout(limit, next.run(Request::from_parts(parts, body)))
+        let work = next.run(Request::from_parts(parts, body));
+        let work = async {
+            match &trace {
+                Some(trace) => trace.within(work).await,
+                None => work.await,
+            }
+        };
+        let response = tokio::time::timeout(limit, work)
             .await
             .unwrap_or_else(|_| problem_response(StatusCode::REQUEST_TIMEOUT));
         if !asks_first {
@@ -61,7 +78,32 @@ pub async fn observe(State(state): State<AppState>, request: Request, next: Next
         response
     };
     drop(in_flight);
-    finish(&state, response, &id, method.as_str(), &route, started)
+    let trace_id = trace.as_ref().map(Active::trace_id);
+    let told = Told { id: &id, trace_id, method: method.as_str(), route: &route, started };
+    let response = finish(&state, response, told);
+    if let Some(trace) = trace {
+        let status = response.status();
+        let failure = status.is_server_error().then(|| status.as_str().to_owned());
+        let status = KeyValue::new("http.response.status_code", i64::from(status.as_u16()));
+        trace.end([status], failure);
+    }
+    response
+}
+
+/// The piece of work whose request this is. Two headers are none: nobody knows which one is right.
+fn caller(headers: &HeaderMap) -> Option<SpanContext> {
+    let mut values = headers.get_all(TRACEPARENT).iter();
+    let (Some(value), None) = (values.next(), values.next()) else { return None };
+    weir_trace::header::read(value.to_str().ok()?)
+}
+
+/// What the log says of a request.
+struct Told<'a> {
+    id: &'a str,
+    trace_id: Option<String>,
+    method: &'a str,
+    route: &'a str,
+    started: Instant,
 }
 
 fn too_many_headers(request: &Request) -> bool {
@@ -82,14 +124,8 @@ fn problem_response(status: StatusCode) -> Response {
     axum::response::IntoResponse::into_response(ApiError::from_status(status))
 }
 
-fn finish(
-    state: &AppState,
-    mut response: Response,
-    id: &str,
-    method: &str,
-    route: &str,
-    started: Instant,
-) -> Response {
+fn finish(state: &AppState, mut response: Response, told: Told<'_>) -> Response {
+    let Told { id, trace_id, method, route, started } = told;
     let status = response.status();
     let mut error = response.extensions_mut().remove::<ApiError>();
     if error.is_none() && (status.is_client_error() || status.is_server_error()) && !is_ours(&response) {
@@ -123,6 +159,7 @@ fn finish(
     if status.is_server_error() {
         tracing::error!(
             request_id = id,
+            trace_id,
             method,
             route,
             status = code,
@@ -135,6 +172,7 @@ fn finish(
     } else {
         tracing::info!(
             request_id = id,
+            trace_id,
             method,
             route,
             status = code,

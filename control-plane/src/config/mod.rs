@@ -26,6 +26,7 @@ pub use load::{ENV_PREFIX, Overrides, load};
 pub use sensors::Sensors;
 pub use stream::Stream;
 pub use tls::{ClientAuth, Tls};
+pub use weir_trace::Traces;
 
 /// Shortest admin token that is accepted: 24 characters of base64 are 144 bits.
 const MIN_ADMIN_TOKEN: usize = 24;
@@ -53,6 +54,7 @@ pub struct Config {
     pub limits: Limits,
     pub redis: Redis,
     pub stream: Stream,
+    pub traces: Traces,
     pub log: Log,
 }
 
@@ -196,6 +198,7 @@ impl Default for Config {
             limits: Limits::default(),
             redis: Redis::default(),
             stream: Stream::default(),
+            traces: Traces::default(),
             log: Log::default(),
         }
     }
@@ -358,6 +361,7 @@ impl Config {
         let flows = ("retention.flows_days", retention.flows_days);
         at_least("retention.ledger_days", retention.ledger_days, flows.0, flows.1);
 
+        broken.extend(self.traces.check().err().map(|error| error.to_string()));
         self.tls.validate(&mut broken);
         broken.extend(self.outbound.faults());
         for origin in &self.api.cors_origins {

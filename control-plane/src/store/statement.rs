@@ -2,13 +2,15 @@
 //!
 //! [`Session`] has the driver's own calls; a statement that took `database.slow_statement_ms` or longer,
 //! however it ended, is counted and logged with its text, in which literals are replaced. Values are bound
-//! and never in the text.
+//! and never in the text. Where the request that it works for is traced, it is a span of that (O4).
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Buf;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{BorrowToSql, ToSql, Type};
 use tokio_postgres::{Client, CopyInSink, Error, Row, RowStream, SimpleQueryMessage, Statement, ToStatement};
+use weir_trace::{Current, KeyValue};
 
 use crate::telemetry::Metrics;
 
@@ -77,58 +79,71 @@ struct Watch<'w> {
     session: Session<'w>,
     text: &'w str,
     started: Instant,
+    /// In a box: statements are in every future, and few are traced.
+    span: Option<Box<Span>>,
+}
+
+/// A statement whose caller is recorded.
+struct Span {
+    caller: Current,
+    started: SystemTime,
+    failure: Option<String>,
 }
 
 impl Session<'_> {
     fn watch<'w>(&'w self, text: &'w str) -> Watch<'w> {
-        Watch { session: *self, text, started: Instant::now() }
+        // Until it is told otherwise, nobody waited for the end.
+        let failure = || Some("cancelled".to_owned());
+        let begin = |caller| Box::new(Span { caller, started: SystemTime::now(), failure: failure() });
+        let span = weir_trace::current().map(begin);
+        Watch { session: *self, text, started: Instant::now(), span }
     }
 
     /// Takes as long as a statement where a table is locked: Postgres looks at it then.
     pub(super) async fn prepare(self, sql: &'static str) -> Result<Prepared, Error> {
-        let _watch = self.watch(sql);
-        Ok(Prepared { statement: self.client.prepare(sql).await?, sql })
+        let watch = self.watch(sql);
+        Ok(Prepared { statement: watch.told(self.client.prepare(sql).await)?, sql })
     }
 
     pub async fn query<S: ?Sized + Sql>(self, sql: &S, values: Values<'_>) -> Result<Vec<Row>, Error> {
-        let _watch = self.watch(sql.text());
-        self.client.query(sql.runs(), values).await
+        let watch = self.watch(sql.text());
+        watch.told(self.client.query(sql.runs(), values).await)
     }
 
     pub async fn query_one<S: ?Sized + Sql>(self, sql: &S, values: Values<'_>) -> Result<Row, Error> {
-        let _watch = self.watch(sql.text());
-        self.client.query_one(sql.runs(), values).await
+        let watch = self.watch(sql.text());
+        watch.told(self.client.query_one(sql.runs(), values).await)
     }
 
     pub async fn query_opt<S: ?Sized + Sql>(self, sql: &S, values: Values<'_>) -> Result<Option<Row>, Error> {
-        let _watch = self.watch(sql.text());
-        self.client.query_opt(sql.runs(), values).await
+        let watch = self.watch(sql.text());
+        watch.told(self.client.query_opt(sql.runs(), values).await)
     }
 
     pub async fn execute<S: ?Sized + Sql>(self, sql: &S, values: Values<'_>) -> Result<u64, Error> {
-        let _watch = self.watch(sql.text());
-        self.client.execute(sql.runs(), values).await
+        let watch = self.watch(sql.text());
+        watch.told(self.client.execute(sql.runs(), values).await)
     }
 
     pub async fn query_typed(self, sql: &str, values: TypedValues<'_>) -> Result<Vec<Row>, Error> {
-        let _watch = self.watch(sql);
-        self.client.query_typed(sql, values).await
+        let watch = self.watch(sql);
+        watch.told(self.client.query_typed(sql, values).await)
     }
 
     pub async fn query_typed_one(self, sql: &str, values: TypedValues<'_>) -> Result<Row, Error> {
-        let _watch = self.watch(sql);
-        self.client.query_typed_one(sql, values).await
+        let watch = self.watch(sql);
+        watch.told(self.client.query_typed_one(sql, values).await)
     }
 
     pub async fn batch_execute(self, sql: &str) -> Result<(), Error> {
-        let _watch = self.watch(sql);
-        self.client.batch_execute(sql).await
+        let watch = self.watch(sql);
+        watch.told(self.client.batch_execute(sql).await)
     }
 
     /// Statements in one message, which are one transaction where none is open.
     pub async fn simple_query(self, sql: &str) -> Result<Vec<SimpleQueryMessage>, Error> {
-        let _watch = self.watch(sql);
-        self.client.simple_query(sql).await
+        let watch = self.watch(sql);
+        watch.told(self.client.simple_query(sql).await)
     }
 
     /// Until the first row is on its way: how long a stream takes is up to who reads it.
@@ -137,14 +152,26 @@ impl Session<'_> {
         P: BorrowToSql,
         I: IntoIterator<Item = (P, Type)>,
     {
-        let _watch = self.watch(sql);
-        self.client.query_typed_raw(sql, values).await
+        let watch = self.watch(sql);
+        watch.told(self.client.query_typed_raw(sql, values).await)
     }
 
     /// Until Postgres is ready for the rows.
     pub async fn copy_in<U: Buf + Send + 'static>(self, sql: &str) -> Result<CopyInSink<U>, Error> {
-        let _watch = self.watch(sql);
-        self.client.copy_in(sql).await
+        let watch = self.watch(sql);
+        watch.told(self.client.copy_in(sql).await)
+    }
+}
+
+impl Watch<'_> {
+    /// It is over.
+    fn told<T>(mut self, result: Result<T, Error>) -> Result<T, Error> {
+        if let Some(span) = &mut self.span {
+            // Its code: the text of an error may have values in it.
+            let code = |error: &Error| error.code().map_or("connection", SqlState::code).to_owned();
+            span.failure = result.as_ref().err().map(code);
+        }
+        result
     }
 }
 
@@ -152,12 +179,22 @@ impl Drop for Watch<'_> {
     fn drop(&mut self) {
         let elapsed = self.started.elapsed();
         let Session { metrics, class, operation, slow, .. } = self.session;
+        if let Some(span) = self.span.take() {
+            let Span { caller, started, failure } = *span;
+            let attributes = vec![
+                KeyValue::new("db.system.name", "postgresql"),
+                KeyValue::new("db.query.text", normalised(self.text)),
+                KeyValue::new("weir.class", class),
+            ];
+            caller.called(operation, started, attributes, failure);
+        }
         if elapsed < slow {
             return;
         }
         metrics.slow_statements.with_label_values(&[class]).inc();
         let duration_ms = (elapsed.as_secs_f64() * 1e6).round() / 1e3;
-        tracing::warn!(class, operation, duration_ms, statement = normalised(self.text), "slow statement");
+        let (statement, trace_id) = (normalised(self.text), weir_trace::trace_id());
+        tracing::warn!(class, operation, duration_ms, statement, trace_id, "slow statement");
     }
 }
 

@@ -67,6 +67,7 @@ mod sessions;
 mod shutdown;
 mod stream;
 mod tls;
+mod traces;
 mod transactions;
 mod two_instances;
 mod users;

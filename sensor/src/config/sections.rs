@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use weir_trace::Traces;
 
 use super::detect::Detect;
 use super::devices::Devices;
@@ -41,6 +42,7 @@ pub struct Config {
     pub places: Places,
     pub processes: Processes,
     pub metrics: Metrics,
+    pub traces: Traces,
     pub log: Log,
 }
 
@@ -290,6 +292,7 @@ impl Default for Config {
             places: Places::default(),
             processes: Processes::default(),
             metrics: Metrics::default(),
+            traces: Traces::default(),
             log: Log::default(),
         }
     }

@@ -65,6 +65,11 @@ pub(super) fn problems(config: &Config, problems: &mut Vec<Problem>) {
         destination(control_plane, &mut check);
     }
     super::heartbeat::check(config.heartbeat, config.credential, &mut check);
+    if let Err(error) = config.traces.check() {
+        let text = error.to_string();
+        let (key, problem) = text.split_once(": ").unwrap_or(("traces", &text));
+        check.that(false, key, || problem.to_owned());
+    }
     let shipping = &config.shipping;
     check.period("shipping.backoff", shipping.backoff, ms(10), secs(60));
     check.period("shipping.backoff_max", shipping.backoff_max, shipping.backoff.0.max(ms(10)), secs(3_600));

@@ -241,6 +241,8 @@ metrics! {
     breaker_state: gauge = "ship_breaker_state";
     /// Times that the circuit breaker has opened
     breaker_openings: counter = "ship_breaker_openings_total";
+    /// Spans, by outcome: exported, dropped (the queue was full), refused (the collector did not take them)
+    spans: counters["outcome"] = "trace_spans_total";
     /// One attempt to deliver a batch
     ship_seconds: seconds = "ship_seconds";
     /// When the last batch was acknowledged, seconds since the Unix epoch

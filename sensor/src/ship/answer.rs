@@ -72,6 +72,15 @@ pub(super) struct Said {
 }
 
 impl Answer {
+    /// Why the batch was not stored, in a word.
+    pub(super) fn failure(&self) -> Option<&'static str> {
+        match self {
+            Self::Delivered { .. } => None,
+            Self::Refused { .. } => Some("refused"),
+            Self::Again { trouble, .. } => Some(trouble.label()),
+        }
+    }
+
     /// By status, headers and body.
     pub(super) fn new(status: StatusCode, headers: &HeaderMap, said: Said) -> Self {
         let Said { problem, detail, duplicate } = said;

@@ -5,6 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, DATE};
 use reqwest::{Response, Url};
 use tokio::sync::watch;
+use weir_trace::{KeyValue, SpanKind, Tracer, header};
 
 use super::answer::{Answer, Said, Trouble, date};
 use super::parts::Packed;
@@ -24,6 +25,7 @@ pub struct Client {
     url: Url,
     credential: Credential,
     identity: watch::Receiver<u64>,
+    tracer: Tracer,
 }
 
 /// An attempt's answer and what it told about the clocks.
@@ -31,15 +33,18 @@ pub(super) struct Attempt {
     pub(super) answer: Answer,
     /// The control plane's clock less ours, seconds.
     pub(super) clock_skew: Option<f64>,
+    /// Of which it is, for the log.
+    pub(super) trace_id: Option<String>,
 }
 
 impl Client {
-    pub fn new(settings: &ControlPlane) -> Result<Self, ClientError> {
+    /// Each attempt begins a trace.
+    pub fn new(settings: &ControlPlane, tracer: Tracer) -> Result<Self, ClientError> {
         let url = control::address(settings, PATH)?;
         let credential = Credential::open(settings)?;
         let identity = credential.identity();
         let changes = identity.changes();
-        Ok(Self { line: Line::new(settings, identity)?, url, credential, identity: changes })
+        Ok(Self { line: Line::new(settings, identity)?, url, credential, identity: changes, tracer })
     }
 
     /// What the sensor shows, for whoever else talks to the control plane.
@@ -67,9 +72,25 @@ impl Client {
 
     /// Posts a batch once.
     pub(super) async fn post(&self, batch: &Packed) -> Attempt {
+        let attributes = vec![
+            KeyValue::new("weir.generation", batch.generation.to_string()),
+            KeyValue::new("weir.epoch", batch.epoch.cast_signed()),
+            KeyValue::new("weir.part", i64::from(batch.part)),
+            KeyValue::new("weir.records", batch.records.cast_signed()),
+        ];
+        let Some(trace) = self.tracer.begin("ship", SpanKind::Client, None, attributes) else {
+            return self.attempt(batch, None).await;
+        };
+        let attempt = self.attempt(batch, Some(header::write(&trace.span_context()))).await;
+        let trace_id = Some(trace.trace_id());
+        trace.end([], attempt.answer.failure().map(str::to_owned));
+        Attempt { trace_id, ..attempt }
+    }
+
+    async fn attempt(&self, batch: &Packed, traceparent: Option<String>) -> Attempt {
         let sent_at = SystemTime::now();
         let milliseconds = sent_at.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-        let request = self
+        let mut request = self
             .line
             .http()
             .post(self.url.clone())
@@ -78,13 +99,16 @@ impl Client {
             .header(CONTENT_ENCODING, weir_wire::CONTENT_ENCODING)
             .header(weir_wire::SENT_AT_HEADER, milliseconds.to_string())
             .body(batch.body.clone());
+        if let Some(traceparent) = traceparent {
+            request = request.header(header::NAME, traceparent);
+        }
         match request.send().await {
             Ok(response) => {
                 let answered_at = SystemTime::now();
                 let clock_skew = skew(&response, sent_at, answered_at);
                 let (status, headers) = (response.status(), response.headers().clone());
                 let said = said(response).await;
-                Attempt { answer: Answer::new(status, &headers, said), clock_skew }
+                Attempt { answer: Answer::new(status, &headers, said), clock_skew, trace_id: None }
             }
             Err(error) => {
                 self.line.failed(&error);
@@ -92,6 +116,7 @@ impl Client {
                 Attempt {
                     answer: Answer::Again { trouble, after: None, detail: chain(&error) },
                     clock_skew: None,
+                    trace_id: None,
                 }
             }
         }

@@ -141,24 +141,24 @@ impl Courier {
         }
         match attempt.answer {
             Answer::Delivered { duplicate } => {
-                self.delivered(&batch, duplicate);
+                self.delivered(&batch, duplicate, attempt.trace_id.as_deref());
                 self.lanes.sent(number);
                 let settlement = if duplicate { Settlement::Duplicate } else { Settlement::Shipped };
                 self.spool.settle(number, settlement).await
             }
             Answer::Refused { status, detail } => {
-                self.refused(&batch, status, &detail);
+                self.refused(&batch, status, &detail, attempt.trace_id.as_deref());
                 self.lanes.sent(number);
                 self.spool.settle(number, Settlement::Refused { status, detail }).await
             }
             Answer::Again { trouble, after, detail } => {
-                self.wait(trouble, after, detail).await;
+                self.wait(trouble, after, detail, attempt.trace_id.as_deref()).await;
                 Ok(())
             }
         }
     }
 
-    fn delivered(&mut self, batch: &Packed, duplicate: bool) {
+    fn delivered(&mut self, batch: &Packed, duplicate: bool, trace_id: Option<&str>) {
         self.reachable();
         self.metrics.shipped_batches.inc();
         self.metrics.shipped_records.inc_by(batch.records);
@@ -167,17 +167,25 @@ impl Courier {
         self.metrics.duplicate_batches.inc_by(u64::from(duplicate));
         self.metrics.last_delivery.set(unix_seconds());
         let Packed { epoch, part, records, .. } = *batch;
-        tracing::debug!(epoch, part, records, duplicate, bytes = batch.body.len(), "batch delivered");
+        tracing::debug!(
+            epoch,
+            part,
+            records,
+            duplicate,
+            bytes = batch.body.len(),
+            trace_id,
+            "batch delivered"
+        );
     }
 
-    fn refused(&mut self, batch: &Packed, status: u16, detail: &str) {
+    fn refused(&mut self, batch: &Packed, status: u16, detail: &str, trace_id: Option<&str>) {
         self.reachable();
         self.metrics.refused_batches.inc();
         self.metrics.refused_records.inc_by(batch.records);
         self.metrics.refused_packets.inc_by(batch.packets);
         let Packed { generation, epoch, part, records, packets, .. } = *batch;
         tracing::error!(
-            status, detail, %generation, epoch, part, records, packets,
+            status, detail, %generation, epoch, part, records, packets, trace_id,
             "the control plane refused a batch for good; it is in the quarantine and its counts are missing \
              there: see `weir-sensor spool quarantine ls`"
         );
@@ -197,7 +205,13 @@ impl Courier {
         self.status.send_replace(Status { last_success: Some(Instant::now()), ..Status::default() });
     }
 
-    async fn wait(&mut self, trouble: Trouble, after: Option<Duration>, detail: String) {
+    async fn wait(
+        &mut self,
+        trouble: Trouble,
+        after: Option<Duration>,
+        detail: String,
+        trace_id: Option<&str>,
+    ) {
         if self.breaker.failed() {
             self.metrics.breaker_openings.inc();
         }
@@ -213,7 +227,7 @@ impl Courier {
         self.metrics.retries.with_label_values(&[trouble.label()]).inc();
         self.metrics.misconfigured.set(i64::from(trouble.is_misconfiguration()));
         self.metrics.revoked.set(i64::from(trouble == Trouble::Revoked));
-        self.tell(trouble, wait, &detail);
+        self.tell(trouble, wait, &detail, trace_id);
         self.status.send_modify(|status| {
             status.failing_since.get_or_insert_with(Instant::now);
             status.last_failure = Some(format!("{}: {detail}", trouble.label()));
@@ -241,21 +255,21 @@ impl Courier {
     }
 
     /// The first failure and then one a minute; every one at debug.
-    fn tell(&mut self, trouble: Trouble, wait: Duration, detail: &str) {
+    fn tell(&mut self, trouble: Trouble, wait: Duration, detail: &str, trace_id: Option<&str>) {
         let url = self.client.url();
         let wait_ms = wait.as_millis() as u64;
         if self.reminded.is_some_and(|at| at.elapsed() < REMIND) {
-            tracing::debug!(%url, trouble = trouble.label(), detail, wait_ms, "a batch was not delivered");
+            tracing::debug!(%url, trouble = trouble.label(), detail, wait_ms, trace_id, "a batch was not delivered");
             return;
         }
         self.reminded = Some(Instant::now());
         let Standing { batches, bytes, .. } = *self.changes.borrow();
         let breaker = self.breaker.state().label();
         if let Some(remedy) = remedy(trouble) {
-            tracing::error!(%url, trouble = trouble.label(), detail, wait_ms, batches, bytes, remedy,
+            tracing::error!(%url, trouble = trouble.label(), detail, wait_ms, batches, bytes, remedy, trace_id,
                 "NOTHING IS DELIVERED: batches wait in the spool, up to its bounds");
         } else {
-            tracing::warn!(%url, trouble = trouble.label(), detail, wait_ms, batches, bytes, breaker,
+            tracing::warn!(%url, trouble = trouble.label(), detail, wait_ms, batches, bytes, breaker, trace_id,
                 "a batch was not delivered; it will be tried again");
         }
     }

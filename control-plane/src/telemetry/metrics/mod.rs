@@ -42,6 +42,8 @@ pub struct Registered {
     pub kept_answers: IntCounterVec,
     /// class, operation
     pub query_seconds: HistogramVec,
+    /// outcome: exported, dropped, refused
+    pub spans: IntCounterVec,
     /// class
     pub slow_statements: IntCounterVec,
     /// operation
@@ -182,6 +184,11 @@ impl Registered {
                 &["class", "operation"],
                 LATENCY,
             ),
+            spans: b.counters(
+                "weir_trace_spans_total",
+                "Spans, by outcome: exported, dropped (the queue was full), refused (the collector did not take them)",
+                &["outcome"],
+            ),
             slow_statements: slow_statements(&b),
             rollbacks: b.counters("weir_db_rollbacks_total", "Transactions rolled back", &["operation"]),
             database_errors: b.counters("weir_db_errors_total", "Failed transactions, by kind", &["kind"]),
@@ -265,6 +272,9 @@ impl Registered {
             registered.logins.with_label_values(&[outcome]);
         }
         registered.rollbacks.with_label_values(&["ingest"]);
+        for outcome in weir_trace::Outcome::ALL {
+            registered.spans.with_label_values(&[outcome.name()]);
+        }
         Arc::new(registered)
     }
 

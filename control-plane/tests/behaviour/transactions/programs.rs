@@ -15,8 +15,8 @@ use weir_control_plane::store::erasure::{self, Confirmation, Kind, Subject};
 use weir_control_plane::store::partitions::{self, Known, Parent, Partition};
 use weir_control_plane::store::presence::{self, Patience, Sign};
 use weir_control_plane::store::{
-    Reference, activity, batches, compaction, detections, devices, events, jobs, maintenance, processes,
-    sensors, sessions, signing, throttle, tickets, tokens, users,
+    Reference, activity, authority, batches, compaction, detections, devices, events, jobs, maintenance,
+    processes, sensors, sessions, signing, throttle, tickets, tokens, users,
 };
 use weir_wire::Severity;
 
@@ -27,6 +27,7 @@ use crate::support::{batch, detection, mixed_flows, recent_minute_ns};
 pub async fn cut(world: &World) {
     let author = Author::command_line();
     identity(world, &author).await;
+    certificates(world, &author).await;
     traffic(world, &author).await;
     alerts(world, &author).await;
     board(world).await;
@@ -107,6 +108,30 @@ async fn identity(world: &World, author: &Author) {
     assert!(world.walk(&["session_sweep"], async || sessions::sweep(pool).await).await > 0);
     let note = Change { action: "test", subject_kind: "test", ..Change::default() };
     world.walk(&["audit_note"], async || audit::note(pool, author, &note).await).await;
+}
+
+async fn certificates(world: &World, author: &Author) {
+    let pool = world.pool();
+    let offered = authority::Offered {
+        certificate: vec![1],
+        key: vec![2],
+        expires_at: SystemTime::now() + Duration::from_hours(1),
+    };
+    world.sql("DELETE FROM certificate_authority");
+    world.walk(&["authority_ensure"], async || authority::ensure(pool, author, &offered).await).await;
+    for now in [true, false] {
+        let rotate = async || authority::rotate(pool, author, &offered, Duration::ZERO, now).await;
+        world.walk(&["authority_rotate"], rotate).await;
+    }
+    world.sql("UPDATE certificate_authority SET trusted_until = now()");
+    assert!(world.walk(&["authority_sweep"], async || authority::sweep(pool).await).await);
+    let (ca_id, credential_id) = (
+        world.sql("SELECT ca_id FROM certificate_authority"),
+        world.sql("SELECT credential_id FROM sensor_credential"),
+    );
+    let (ca_id, credential_id) = (ca_id.parse().expect("one"), credential_id.parse().expect("one"));
+    let certify = async || authority::certify(pool, credential_id, ca_id).await;
+    world.walk(&["credential_certify"], certify).await;
 }
 
 /// Leaves a batch and a detection of `edge-1`.

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 
+use rcgen::{CertificateParams, KeyPair};
 use serde_json::{Value, json};
 use weir_control_plane::auth::{SensorToken, SetupToken};
 use weir_control_plane::store::audit::Author;
@@ -162,6 +163,9 @@ async fn trust(requests: &Requests<'_>) -> String {
     });
     requests.cut_after("post /api/v1/sensor/heartbeat", &[], &token, beat, (&FIRST_USE, "")).await;
 
+    let key = KeyPair::generate().expect("a key");
+    let csr = CertificateParams::default().serialize_request(&key).expect("a request").pem().expect("PEM");
+    requests.cut("post /api/v1/sensor/certificate", &[], &token, json!({"csr": csr})).await;
     let made = requests.admin("post /api/v1/sensors/{id}/credentials", &["edge-1"], json!({})).await;
     let route = "delete /api/v1/sensors/{id}/credentials/{credential}";
     requests.admin(route, &["edge-1", &id(&made)], Value::Null).await;

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use weir_control_plane::api::{self, AppState};
-use weir_control_plane::config::{Config, Database};
+use weir_control_plane::config::{ClientAuth, Config, Database};
 use weir_control_plane::listener::Listener;
 use weir_control_plane::server;
 use weir_control_plane::store::{Class, Pool};
@@ -53,6 +53,7 @@ impl World {
         let through = format!("postgres://postgres@{}/{database}", tap.address);
         config.database.url = Some(SecretString::from(through));
         config.database.pool_size = 4;
+        config.tls.client_auth = ClientAuth::Optional;
         config.auth.admin_token_file = Some(token_file.path().to_owned());
         let state = server::assemble(&config).await.expect("the parts are put together");
 
