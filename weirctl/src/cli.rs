@@ -84,6 +84,20 @@ token: --token-file or WEIRCTL_TOKEN_FILE.")]
     Domains(DomainArgs),
     /// What fires
     Alerts(AlertArgs),
+    /// Settings that are pushed to sensors
+    #[command(after_help = "Examples:
+  weirctl settings show edge-1
+  weirctl settings set edge-1 epoch=2s detect.port_scan.hosts=40 --comment 'more scans'
+  weirctl settings set group:edge 'detect.syn_flood.allow=[\"10.0.0.0/8\"]' --unset epoch
+  weirctl settings versions edge-1
+  weirctl settings roll-back edge-1 --to 3
+
+A sensor takes them with its next heartbeat, tries them, and takes back what it is not well with; `show` says which.
+docs/configuration.md has the keys that may be pushed.")]
+    Settings {
+        #[command(subcommand)]
+        command: SettingsCommand,
+    },
     /// What happened, and with -f what happens
     #[command(after_help = "Examples:
   weirctl tail --after 4711              replay, then end
@@ -214,6 +228,74 @@ pub enum Judge {
     },
     /// It is one after all
     Reopen { id: u64 },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum SettingsCommand {
+    /// What is pushed, and what the sensor says of it
+    Show {
+        /// A sensor's name or id, or group:NAME
+        #[arg(value_parser = whose)]
+        whose: Whose,
+    },
+    /// Push a setting, or push it no more; the others stay as they are
+    Set {
+        /// A sensor's name or id, or group:NAME
+        #[arg(value_parser = whose)]
+        whose: Whose,
+        /// As in the sensor's file; lists as JSON
+        #[arg(value_name = "KEY=VALUE", value_parser = pair, required_unless_present = "unset")]
+        pairs: Vec<(String, serde_json::Value)>,
+        /// Push this one no more
+        #[arg(long, value_name = "KEY")]
+        unset: Vec<String>,
+        /// Why, for the history
+        #[arg(long, default_value = "")]
+        comment: String,
+    },
+    /// All versions, the newest first
+    Versions {
+        /// A sensor's name or id, or group:NAME
+        #[arg(value_parser = whose)]
+        whose: Whose,
+        #[command(flatten)]
+        page: PageArgs,
+    },
+    /// Push earlier settings again
+    RollBack {
+        /// A sensor's name or id, or group:NAME
+        #[arg(value_parser = whose)]
+        whose: Whose,
+        /// That version; the one before the newest without it
+        #[arg(long, value_name = "VERSION")]
+        to: Option<u32>,
+        /// Why, for the history
+        #[arg(long, default_value = "")]
+        comment: String,
+    },
+}
+
+/// Whom settings are pushed to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Whose {
+    Sensor(String),
+    Group(String),
+}
+
+// No name has a colon.
+#[expect(clippy::unnecessary_wraps, reason = "as clap asks for it")]
+fn whose(text: &str) -> Result<Whose, String> {
+    Ok(match text.strip_prefix("group:") {
+        Some(group) => Whose::Group(group.to_owned()),
+        None => Whose::Sensor(text.to_owned()),
+    })
+}
+
+/// What is no JSON is a text: durations need no quotes.
+fn pair(text: &str) -> Result<(String, serde_json::Value), String> {
+    let (key, value) = text.split_once('=').ok_or_else(|| format!("`{text}` is not KEY=VALUE"))?;
+    let value = serde_json::from_str(value).unwrap_or_else(|_| value.into());
+    Ok((key.to_owned(), value))
 }
 
 #[derive(Debug, Args)]

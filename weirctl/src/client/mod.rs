@@ -109,7 +109,7 @@ impl Client {
     /// Asks for page after page, and gives each item away as it comes, `limit` at most.
     pub async fn pages<T: DeserializeOwned>(
         &self,
-        route: Route,
+        (route, place): (Route, &str),
         mut query: Query,
         limit: Option<u64>,
         mut take: impl FnMut(T) -> Result<(), ClientError>,
@@ -118,7 +118,7 @@ impl Client {
         loop {
             query.retain(|(name, _)| *name != "limit");
             query.push(("limit", left.min(PAGE).to_string()));
-            let page: Page<T> = self.ask(route, "", &query, None).await?;
+            let page: Page<T> = self.ask(route, place, &query, None).await?;
             for item in page.items {
                 if left == 0 {
                     break;
@@ -160,7 +160,11 @@ impl Client {
             .extend_pairs(query.iter().map(|(name, value)| (*name, value.as_str())))
             .finish();
         url.set_query(Some(text.as_str()).filter(|text| !text.is_empty()));
-        let method = if route.method == "post" { Method::POST } else { Method::GET };
+        let method = match route.method {
+            "post" => Method::POST,
+            "put" => Method::PUT,
+            _ => Method::GET,
+        };
         let request = self.http.request(method, url);
         Ok(match &self.token {
             Some(token) => request.bearer_auth(token.expose_secret()),

@@ -22,6 +22,11 @@ const fn post(path: &'static str, body: Option<&'static str>, answer: &'static s
     Route { method: "post", path, parameters: &[], body, answer: Some(answer) }
 }
 
+const fn put(path: &'static str, body: &'static str, answer: &'static str) -> Route {
+    Route { method: "put", path, parameters: &[], body: Some(body), answer: Some(answer) }
+}
+
+const PAGED: &[&str] = &["limit", "continuation"];
 const EVENTS: &[&str] = &["after", "topic", "sensor"];
 
 pub const LOGIN: Route = post("/api/v1/auth/login", Some("Login"), "Tokens");
@@ -51,9 +56,27 @@ pub const EXPORT: Route = Route {
     body: None,
     answer: None,
 };
+pub const SENSOR_SETTINGS: Route = get("/api/v1/sensors/{id}/configuration", &[], "SensorConfiguration");
+pub const PUT_SENSOR_SETTINGS: Route =
+    put("/api/v1/sensors/{id}/configuration", "ConfigurationRequest", "ConfigurationVersion");
+pub const SENSOR_VERSIONS: Route =
+    get("/api/v1/sensors/{id}/configuration/versions", PAGED, "ConfigurationPage");
+pub const SENSOR_BACK: Route =
+    post("/api/v1/sensors/{id}/configuration/rollback", Some("RollbackRequest"), "ConfigurationVersion");
+pub const GROUP_SETTINGS: Route =
+    get("/api/v1/sensor-groups/{group}/configuration", &[], "GroupConfiguration");
+pub const PUT_GROUP_SETTINGS: Route =
+    put("/api/v1/sensor-groups/{group}/configuration", "ConfigurationRequest", "ConfigurationVersion");
+pub const GROUP_VERSIONS: Route =
+    get("/api/v1/sensor-groups/{group}/configuration/versions", PAGED, "ConfigurationPage");
+pub const GROUP_BACK: Route = post(
+    "/api/v1/sensor-groups/{group}/configuration/rollback",
+    Some("RollbackRequest"),
+    "ConfigurationVersion",
+);
 
 /// All of them.
-pub const ALL: [Route; 16] = [
+pub const ALL: [Route; 24] = [
     LOGIN,
     REFRESH,
     LOGOUT,
@@ -70,4 +93,12 @@ pub const ALL: [Route; 16] = [
     REPLAY,
     STREAM,
     EXPORT,
+    SENSOR_SETTINGS,
+    PUT_SENSOR_SETTINGS,
+    SENSOR_VERSIONS,
+    SENSOR_BACK,
+    GROUP_SETTINGS,
+    PUT_GROUP_SETTINGS,
+    GROUP_VERSIONS,
+    GROUP_BACK,
 ];

@@ -93,6 +93,16 @@ shapes! {
         id: i64, rule: String, severity: String, summary: String, group: String, state: String, value: f64,
         pending_at: String, firing_at: Option<String>, silenced: bool,
     }
+    /// A version of what is pushed.
+    SettingsVersion = "ConfigurationVersion" {
+        version: i64, settings: Value, author: String, comment: String, created_at: String, restores: Option<i64>,
+    }
+    GroupSettings = "GroupConfiguration" { group: String, newest: Option<SettingsVersion> }
+    Wanted = "WantedConfiguration" { settings: Value, sensor_version: i64, group_version: i64 }
+    Reported = "ReportedConfiguration" { state: String, reason: Option<String> }
+    SensorSettings = "SensorConfiguration" {
+        sensor: Option<SettingsVersion>, group: Option<GroupSettings>, wanted: Wanted, reported: Reported,
+    }
     Event = "Event" { cursor: i64, topic: String, kind: String, sensor: Option<String>, at: String, data: Value }
 }
 

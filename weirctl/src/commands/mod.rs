@@ -3,6 +3,7 @@
 mod export;
 mod lists;
 mod login;
+mod settings;
 mod tail;
 mod top;
 
@@ -67,6 +68,7 @@ async fn dispatch(cli: Cli) -> Result<(), ClientError> {
         Command::Detections(args) => lists::detections(&caller, args).await,
         Command::Domains(args) => lists::domains(&caller, args).await,
         Command::Alerts(args) => lists::alerts(&caller, args).await,
+        Command::Settings { command } => settings::settings(&caller, command).await,
         Command::Tail(args) => tail::tail(caller, &args).await,
         Command::Export(args) => export::export(&caller, &args).await,
         Command::Login(_) | Command::Completions { .. } | Command::Man => Ok(()),
@@ -116,6 +118,18 @@ impl Caller {
     async fn list<T: DeserializeOwned, const N: usize>(
         &self,
         route: Route,
+        query: Query,
+        page: &PageArgs,
+        headings: Headings,
+        row: impl Fn(T) -> [String; N],
+    ) -> Result<(), ClientError> {
+        self.list_of((route, ""), query, page, headings, row).await
+    }
+
+    /// The same where something stands in the path's braces.
+    async fn list_of<T: DeserializeOwned, const N: usize>(
+        &self,
+        route: (Route, &str),
         query: Query,
         page: &PageArgs,
         (headings, none): Headings,

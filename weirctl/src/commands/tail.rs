@@ -82,7 +82,7 @@ impl Reader {
     async fn replay(&mut self) -> Result<(), ClientError> {
         let mut last = None;
         let json = self.caller.json;
-        let took = self.caller.client.pages(route::REPLAY, self.query(), None, |event: Value| {
+        let took = self.caller.client.pages((route::REPLAY, ""), self.query(), None, |event: Value| {
             last = event["cursor"].as_i64().or(last);
             tell(event, json)
         });

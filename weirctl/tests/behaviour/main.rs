@@ -12,4 +12,6 @@ mod export;
 mod machine;
 mod program;
 mod session;
+mod settings;
 mod tail;
+mod terminal;

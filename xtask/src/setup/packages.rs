@@ -28,6 +28,8 @@ const WANTED: &[Wanted] = &[
     Wanted { program: "ethtool", package: "ethtool", found: in_path },
     Wanted { program: "iperf3", package: "iperf3", found: in_path },
     Wanted { program: "setpriv", package: "util-linux", found: in_path },
+    // A terminal for tests.
+    Wanted { program: "script", package: "bsdutils", found: in_path },
     // A TLS server and its client, for names of flows.
     Wanted { program: "openssl", package: "openssl", found: in_path },
     // The kernel matrix: an emulator, and what is in its initramfs.
