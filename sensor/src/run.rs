@@ -23,6 +23,7 @@ use crate::enrich::{Daily, Enricher, Places, Processes, SharedNames};
 use crate::flow::{Limits, Merger};
 use crate::health::{self, Health};
 use crate::kernel::{Attachment, Datapath, Opened};
+use crate::live::{self, Live, Shown};
 use crate::metrics::Metrics;
 use crate::pipeline::{
     self, CatchUp, Drain, DrainError, Kernel, Merge, MergeError, Onlooker, Pace, Proof, Pulse, Steps, Stop,
@@ -328,9 +329,15 @@ fn way_out(
     metrics: &Arc<Metrics>,
     stopping: &watch::Receiver<bool>,
 ) -> anyhow::Result<WayOut> {
+    let live = Live::default();
+    match live::socket::bind(&config.spool.folder) {
+        Ok(listener) => drop(tokio::spawn(live::socket::serve(listener, live.clone()))),
+        Err(error) => tracing::warn!(%error, folder = %config.spool.folder.display(),
+            "`weir-sensor top` cannot watch this sensor"),
+    }
     let (Some((client, spool)), Some(settings)) = (control_plane, &config.control_plane) else {
         tracing::info!("no control_plane is configured: counts go to the metrics alone");
-        let merge = merging.spawn(Acknowledged(Arc::clone(metrics)), metrics);
+        let merge = merging.spawn(Shown { outbox: Acknowledged(Arc::clone(metrics)), live }, metrics);
         return Ok(WayOut { courier: None, delivery: None, merge });
     };
     let renewal = Renewal::patient(config.credential.renew_at_percent);
@@ -341,7 +348,11 @@ fn way_out(
     let (pacing, stopping) = (Pacing::from(&config.shipping), stopping.clone());
     let courier = Courier::new(spool.clone(), client, pacing, Arc::clone(metrics), status, stopping);
     let courier = Some(tokio::spawn(carry(courier)));
-    Ok(WayOut { courier, delivery: Some(delivery), merge: merging.spawn(spool.intake(), metrics) })
+    Ok(WayOut {
+        courier,
+        delivery: Some(delivery),
+        merge: merging.spawn(Shown { outbox: spool.intake(), live }, metrics),
+    })
 }
 
 impl Merging {

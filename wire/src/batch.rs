@@ -1,5 +1,7 @@
 //! The messages. Names are IPFIX's where IPFIX has one.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
 use prost::{Enumeration, Message};
 
 use crate::names::{NameSource, Place};
@@ -331,6 +333,28 @@ pub struct Flow {
     pub src_process: u32,
     #[prost(uint32, tag = "33")]
     pub dst_process: u32,
+}
+
+impl Flow {
+    /// The initiator's address.
+    #[must_use]
+    pub fn src(&self) -> IpAddr {
+        self.address(self.src_high, self.src_low)
+    }
+
+    /// The responder's address.
+    #[must_use]
+    pub fn dst(&self) -> IpAddr {
+        self.address(self.dst_high, self.dst_low)
+    }
+
+    fn address(&self, high: u64, low: u64) -> IpAddr {
+        if self.ip_version == 6 {
+            Ipv6Addr::from_bits(u128::from(high) << 64 | u128::from(low)).into()
+        } else {
+            Ipv4Addr::from_bits(low as u32).into()
+        }
+    }
 }
 
 /// Where a TCP connection stands at the end of the epoch.

@@ -1,6 +1,6 @@
 //! A batch, decoded: one JSON object, its flows with the field names of `weir-sensor pcap`.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use serde::Serialize;
 use weir_wire::{Batch, link};
@@ -79,19 +79,12 @@ impl<'a> Exported<'a> {
 
 impl Flow {
     fn of(flow: &weir_wire::Flow, batch: &Batch) -> Self {
-        let address = |high: u64, low: u64| -> IpAddr {
-            if flow.ip_version == 6 {
-                Ipv6Addr::from_bits(u128::from(high) << 64 | u128::from(low)).into()
-            } else {
-                Ipv4Addr::from_bits(low as u32).into()
-            }
-        };
         let at = |relative: i64| precise(batch.window_start_ns.saturating_add(relative));
         let stack = (flow.link as usize).checked_sub(1).and_then(|index| batch.links.get(index));
         let headers = stack.map(|stack| &stack.headers[..]).unwrap_or_default();
         Self {
-            src: address(flow.src_high, flow.src_low),
-            dst: address(flow.dst_high, flow.dst_low),
+            src: flow.src(),
+            dst: flow.dst(),
             proto: flow.protocol,
             sport: flow.src_port,
             dport: flow.dst_port,

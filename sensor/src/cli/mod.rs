@@ -15,6 +15,7 @@ mod pcap;
 mod render;
 mod run;
 mod spool;
+mod top;
 
 use std::process::ExitCode;
 
@@ -60,6 +61,8 @@ enum Command {
     Ledger(ledger::Arguments),
     /// How the threat lists stand, and what they have hit; refresh them, lift enforcement
     Lists(lists::Arguments),
+    /// What is counted, live: flows, talkers, devices, names, detections
+    Top(top::Arguments),
 }
 
 impl Cli {
@@ -77,6 +80,7 @@ impl Cli {
             Command::Spool(arguments) => spool::run(&arguments),
             Command::Ledger(arguments) => ledger::run(&arguments),
             Command::Lists(arguments) => lists::run(&arguments),
+            Command::Top(arguments) => top::run(arguments),
         };
         result.unwrap_or_else(|error| {
             // Whoever reads the output has gone (`| head`): nothing is wrong, and nobody to tell.

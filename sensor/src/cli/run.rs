@@ -71,6 +71,18 @@ impl Configuration {
         }
     }
 
+    /// With the file in the usual place, where none is named and one is there.
+    pub(super) fn or_usual(&mut self, usual: &Path) {
+        if self.config.is_none() && usual.exists() {
+            self.config = Some(usual.to_owned());
+        }
+    }
+
+    /// Whether the command line names interfaces.
+    pub(super) fn names_interfaces(&self) -> bool {
+        !self.interfaces.is_empty()
+    }
+
     /// The file that was named.
     pub(super) fn file(&self) -> Option<&Path> {
         self.config.as_deref()

@@ -199,7 +199,7 @@ pub struct ControlPlane {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Spool {
-    /// Holds the spool's file and the socket of `weir-sensor spool` and `ledger`.
+    /// Holds the spool's file and the sockets of `weir-sensor spool`, `ledger` and `top`.
     pub folder: PathBuf,
     /// Batches that wait; over it the oldest are given up, and tombstones stand for them.
     pub max_bytes: Bytes,

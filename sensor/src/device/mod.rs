@@ -24,7 +24,7 @@ use weir_wire::TcpState;
 
 pub use book::{Device, Timed};
 pub use identity::{Identifier, Worth};
-pub use kinds::{Evidence, Reasons, Signal, Type};
+pub use kinds::{ENOUGH, Evidence, Reasons, Signal, Type};
 pub use shared::SharedDevices;
 pub use sighting::NameSource;
 pub use vendor::{Vendors, VendorsError};

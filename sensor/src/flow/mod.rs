@@ -15,6 +15,7 @@ mod tcp;
 #[cfg(test)]
 mod tests;
 mod tuple;
+pub mod words;
 
 pub use merge::{Limits, Merger, PART_OBSERVATIONS};
 pub use record::{Context, Merged, Name, Part, Record, Stack};

@@ -1,7 +1,6 @@
 //! For eyes: the totals of a file and its largest flows, aligned.
 
 use std::io::{self, Write};
-use std::net::IpAddr;
 
 use weir_wire::Totals;
 
@@ -11,7 +10,7 @@ use super::unidirectional::Flow;
 use crate::detect::Detection;
 use crate::device::Device;
 use crate::flow::Record;
-use crate::kernel::FlowKey;
+use crate::flow::words::{endpoint, protocol};
 use crate::observe::{Mac, Observation};
 
 /// Rows of cells under a heading; numbers stand right.
@@ -56,7 +55,7 @@ pub(super) fn flows(out: &mut impl Write, mut flows: Vec<Flow>, limit: usize) ->
         [
             endpoint(flow.key.src, flow.key.src_port),
             endpoint(flow.key.dst, flow.key.dst_port),
-            protocol(&flow.key),
+            protocol(flow.key.protocol.into()),
             labels(&flow.link).join(" "),
             flow.packets.to_string(),
             flow.octets.to_string(),
@@ -82,7 +81,7 @@ pub(super) fn connections(out: &mut impl Write, mut records: Vec<Record>, limit:
         [
             endpoint(record.key.src, record.key.src_port),
             endpoint(record.key.dst, record.key.dst_port),
-            protocol(&record.key),
+            protocol(record.key.protocol.into()),
             labels(record.link.as_deref().map(Vec::as_slice).unwrap_or_default()).join(" "),
             record.packets.to_string(),
             record.octets.to_string(),
@@ -238,30 +237,6 @@ pub(super) fn totals(out: &mut impl Write, totals: &Totals, refused: u64) -> io:
         totals.malformed,
         totals.filtered,
     )
-}
-
-fn endpoint(address: IpAddr, port: u16) -> String {
-    match (address, port) {
-        (address, 0) => address.to_string(),
-        (IpAddr::V4(address), port) => format!("{address}:{port}"),
-        (IpAddr::V6(address), port) => format!("[{address}]:{port}"),
-    }
-}
-
-fn protocol(key: &FlowKey) -> String {
-    match key.protocol {
-        1 => "icmp".to_owned(),
-        2 => "igmp".to_owned(),
-        6 => "tcp".to_owned(),
-        17 => "udp".to_owned(),
-        47 => "gre".to_owned(),
-        50 => "esp".to_owned(),
-        51 => "ah".to_owned(),
-        58 => "icmpv6".to_owned(),
-        89 => "ospf".to_owned(),
-        132 => "sctp".to_owned(),
-        number => number.to_string(),
-    }
 }
 
 fn seconds(nanoseconds: i64) -> String {
