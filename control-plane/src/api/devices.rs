@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use axum::response::Response;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -13,11 +14,13 @@ use weir_wire::DeviceType;
 use super::access::Caller;
 use super::belonging;
 use super::body::Body;
+use super::erasures::{self, EraseParams, Erasure, ErasurePlan};
 use super::error::{Category, FieldError, Problem};
 use super::paging::PageParams;
 use super::params::{self, FromParams, NoParams, Params, Query};
 use super::{ApiError, AppState, render};
 use crate::store::devices::{self, Change, ChangeError, Filter};
+use crate::store::erasure::Subject;
 use crate::store::{Reference, sensors};
 
 /// Characters of a name, an owner and of notes.
@@ -393,6 +396,55 @@ pub async fn merge(
         return Err(ApiError::parameter("other", "is not another device's id"));
     }
     Ok(Json(devices::merge(&state.pool, &caller.author(), id, other).await?.into()))
+}
+
+/// Both parameters of an erasure.
+pub struct RemovalParams(EraseParams);
+
+impl FromParams for RemovalParams {
+    fn read(params: &mut Params) -> Self {
+        if params.text("erase").as_deref() != Some("true") {
+            params.fault(
+                "erase",
+                "is not `true`: whoever removes a device erases what is stored of it".to_owned(),
+            );
+        }
+        Self(EraseParams::read(params))
+    }
+}
+
+/// Erase a device and what tells of it, in two steps
+///
+/// Without `confirmation` nothing changes: the answer says what would go, and has a confirmation for that, good
+/// once, for ten minutes, for the caller. With it the record goes at once, with keys, addresses, names and evidence; in
+/// the background (`GET /api/v1/erasures/{erasure}`) detections about it, events and the log's words, and its address in
+/// flows and sums of the time in which it had it: the counts stay, with the address `0.0.0.0` or `::`. What is under
+/// way does not bring it back; seen again later, it is a new device.
+#[utoipa::path(
+    delete,
+    path = "/api/v1/devices/{device}",
+    tag = "devices",
+    params(
+        ("device" = i64, Path, description = "Device's id", minimum = 1, maximum = 9_007_199_254_740_991_i64, example = 7),
+        ("erase" = bool, Query, description = "`true`: whoever removes a device erases what is stored of it", example = true),
+        EraseParams,
+    ),
+    responses(
+        (status = 200, body = ErasurePlan, description = "What would go; nothing changed"),
+        (status = 202, body = Erasure, description = "The device is gone; the rest goes in the background"),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "No such device"),
+        (status = 409, body = Problem, content_type = "application/problem+json",
+         description = "The confirmation is not good"),
+    )
+)]
+pub async fn remove(
+    State(state): State<AppState>,
+    caller: Caller,
+    Path(device): Path<String>,
+    Query { value: RemovalParams(params), .. }: Query<RemovalParams>,
+) -> Result<Response, ApiError> {
+    let subject = Subject::Device(params::id("device", &device)?);
+    erasures::erase(&state, &caller, &subject, params).await
 }
 
 impl From<ChangeError> for ApiError {

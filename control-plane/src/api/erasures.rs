@@ -1,4 +1,4 @@
-//! `/api/v1/erasures`: what was erased and how far it is; and the two steps that routes of users and sensors share.
+//! `/api/v1/erasures`: what was erased and how far it is; and the two steps that routes of users, sensors and devices share.
 
 use axum::Json;
 use axum::extract::{Path, State};
@@ -41,7 +41,7 @@ impl FromParams for EraseParams {
     "confirmation": "weir_x_mJq3cV7v0kq1l9cWw9mDk2sYx5b8ZtQfHn4uRj6oTgE", "expires_at": "2026-01-31T12:10:00.000000000Z"
 }))]
 pub struct ErasurePlan {
-    /// `user`, `sensor`
+    /// `user`, `sensor`, `device`
     pub kind: &'static str,
     pub id: i64,
     pub name: String,
@@ -69,7 +69,7 @@ pub struct PlannedPlace {
 }))]
 pub struct Erasure {
     pub id: i32,
-    /// `user`, `sensor`
+    /// `user`, `sensor`, `device`
     pub kind: &'static str,
     /// The id that it had, and that nothing else gets
     pub subject_id: i64,
@@ -149,14 +149,13 @@ pub async fn erase(
     let confirmation = Confirmation { token_sha256: &token_sha256 };
     let begun = erasure::begin(&state.pool, &author, subject, confirmation).await?;
     // Whoever reads the answer finds nothing of the subject open here; other instances find out within the second.
-    if let Ok(id) = i32::try_from(begun.erasure.subject_id) {
-        match subject.kind {
-            Kind::User => {
-                state.auth.forget_user(id);
-                state.stream.end_user(id);
-            }
-            Kind::Sensor => state.auth.forget(id),
+    match (subject.kind(), i32::try_from(begun.erasure.subject_id)) {
+        (Kind::User, Ok(id)) => {
+            state.auth.forget_user(id);
+            state.stream.end_user(id);
         }
+        (Kind::Sensor, Ok(id)) => state.auth.forget(id),
+        _ => {}
     }
     state.jobs.wake();
     Ok((StatusCode::ACCEPTED, Json(Erasure::from(begun.erasure))).into_response())

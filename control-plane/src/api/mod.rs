@@ -173,6 +173,7 @@ fn of_data(routes: Routes) -> Routes {
         .add(flows, routes!(devices::get))
         .add(change_devices, routes!(devices::change))
         .add(change_devices, routes!(devices::merge))
+        .add(change_devices, routes!(devices::remove))
 }
 
 /// Sensors themselves, and what they ask.

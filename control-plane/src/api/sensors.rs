@@ -19,7 +19,7 @@ use super::params::{FromParams, NoParams, Params, Query};
 use super::render::{self, Point};
 use super::{ApiError, AppState};
 use crate::store::Reference;
-use crate::store::erasure::{Kind, Subject};
+use crate::store::erasure::Subject;
 use crate::store::sensors::{self, BelongingChange, Which};
 
 /// Which page of sensors.
@@ -332,7 +332,7 @@ pub async fn remove(
     Path(id): Path<String>,
     Query { value: params, .. }: Query<EraseParams>,
 ) -> Result<Response, ApiError> {
-    let subject = Subject::new(Kind::Sensor, named(&id)?);
+    let subject = Subject::Sensor(named(&id)?);
     erasures::erase(&state, &caller, &subject, params).await
 }
 

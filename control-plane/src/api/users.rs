@@ -17,7 +17,7 @@ use super::params::{NoParams, Query};
 use super::{ApiError, AppState, render};
 use crate::auth::Role;
 use crate::store::Reference;
-use crate::store::erasure::{Kind, Subject};
+use crate::store::erasure::Subject;
 use crate::store::sessions;
 use crate::store::users::{self, Update};
 
@@ -215,7 +215,7 @@ pub async fn remove(
     Query { value: params, .. }: Query<EraseParams>,
 ) -> Result<Response, ApiError> {
     let user_id = find_user(&state, &user, "user").await?.user_id;
-    let subject = Subject::new(Kind::User, Reference::Id(user_id));
+    let subject = Subject::User(Reference::Id(user_id));
     erasures::erase(&state, &caller, &subject, params).await
 }
 

@@ -14,7 +14,7 @@ use crate::cli::Erase;
 pub async fn run(settings: &Overrides, subject: Subject, how: &Erase) -> anyhow::Result<()> {
     let pool = super::connect_migrated(settings).await?;
     let author = Author::command_line();
-    let kind = subject.kind.name();
+    let kind = subject.kind().name();
     let token = EraseToken::generate().context("make a confirmation")?;
     let plan = match erasure::plan(&pool, &author, &subject, &token.sha256()).await {
         Err(EraseError::Running(id)) => bail!("the {kind} is being erased already (erasure {id})"),

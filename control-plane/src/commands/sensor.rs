@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde_json::json;
 use weir_control_plane::auth::SensorToken;
 use weir_control_plane::store::audit::Author;
-use weir_control_plane::store::erasure::{Kind, Subject};
+use weir_control_plane::store::erasure::Subject;
 use weir_control_plane::store::sensors::{self, Sensor, Which, is_name};
 
 use crate::cli::{ListSensors, NamedSensor, RemoveSensor, Sensor as Arguments, SensorCommand};
@@ -98,5 +98,5 @@ async fn remove(RemoveSensor { name, settings, how }: RemoveSensor) -> anyhow::R
     let Some(sensor) = sensors::named(&name) else {
         bail!("`{name}` is neither a sensor's id nor a name");
     };
-    super::erase::run(&settings, Subject::new(Kind::Sensor, sensor), &how).await
+    super::erase::run(&settings, Subject::Sensor(sensor), &how).await
 }

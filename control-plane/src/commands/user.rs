@@ -12,7 +12,7 @@ use serde_json::json;
 use weir_control_plane::auth::{Keys, MAX_PASSWORD_BYTES, Passwords, SetupToken, weakness};
 use weir_control_plane::store::Reference;
 use weir_control_plane::store::audit::Author;
-use weir_control_plane::store::erasure::{Kind, Subject};
+use weir_control_plane::store::erasure::Subject;
 use weir_control_plane::store::users::{self, Update, User};
 use weir_control_plane::store::{Pool, signing};
 
@@ -98,7 +98,7 @@ async fn remove(RemoveUser { name, settings, how }: RemoveUser) -> anyhow::Resul
     let Some(user) = users::named(&name.to_lowercase()) else {
         bail!("`{name}` is neither a user's id nor a name");
     };
-    super::erase::run(&settings, Subject::new(Kind::User, user), &how).await
+    super::erase::run(&settings, Subject::User(user), &how).await
 }
 
 /// `setup-link`: what makes the first admin without a password on this host.

@@ -6,12 +6,13 @@ use weir_wire::{Flow, Totals};
 use super::context::Context;
 use super::detection::Detection;
 use super::device::Device;
+use super::erased::Clipped;
 use super::loss::{Dropped, Reason};
 use super::placement::Placement;
 
 /// One checked part of one epoch. Times are nanoseconds since the Unix epoch, as the sensor's clock had
 /// them; counts fit an `i64`.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Batch {
     pub generation: Uuid,
     pub epoch: i64,
@@ -42,6 +43,8 @@ pub struct Batch {
     pub clock_step_ns: i64,
     /// Where the batch is stored.
     pub placement: Placement,
+    /// What was taken out for devices that were erased.
+    pub clipped: Clipped,
 }
 
 /// The state of a sensor's spool; see [`weir_wire::Spool`].
@@ -57,7 +60,7 @@ pub struct Spool {
 }
 
 /// An observation point and, in part 0, its kernel totals.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Point {
     pub interface: String,
     pub direction: i16,

@@ -10,7 +10,7 @@ use super::validate::Invalid;
 use crate::store::processes::Process;
 
 /// Names and places that flows of a batch refer to.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Context {
     /// By the index that flows hold (less one); an empty one is no name.
     pub names: Vec<String>,

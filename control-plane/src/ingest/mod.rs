@@ -9,6 +9,7 @@ mod batch;
 mod context;
 mod detection;
 mod device;
+mod erased;
 mod loss;
 mod placement;
 pub mod rollup;
@@ -22,9 +23,9 @@ use weir_wire::CodecError;
 
 use crate::config;
 use crate::store::batches::{self, Clock, Stored};
-use crate::store::dictionary::Dictionary;
+use crate::store::dictionary::{Dictionary, Numbers};
 use crate::store::partitions::{self, Known};
-use crate::store::{Pool, StoreError, sensors};
+use crate::store::{Pool, StoreError, devices, sensors};
 use crate::stream::Stream;
 use crate::telemetry::Metrics;
 
@@ -33,9 +34,13 @@ pub use batch::{Batch, Point, Spool};
 pub use context::Context;
 pub use detection::{Detection, is_word};
 pub use device::{Device, Fact, FactKind};
+pub use erased::{Clipped, Erased, Held, clip_devices};
 pub use loss::{Dropped, Reason};
 pub use placement::{Horizon, Placement};
 pub use validate::{Invalid, check};
+
+/// Erasures that may come between a batch and its transaction before it is to be sent again.
+const MAX_ERASURES: u32 = 16;
 
 /// Why a batch was not stored.
 #[derive(Debug, thiserror::Error)]
@@ -144,15 +149,19 @@ impl Ingest {
             self.count_loss(&batch);
             return Ok(Accepted { duplicate: false, kept: Kept::Expired, records });
         }
-        let batch = Arc::new(batch);
-        match self.store(sensor_id, &batch, clock).await? {
+        let mut batch = Arc::new(batch);
+        match self.store(sensor_id, &mut batch, clock).await? {
+            Stored::Erased => {
+                Err(StoreError::Unavailable("devices of the batch are being erased".to_owned()).into())
+            }
             Stored::Revoked => Err(IngestError::Revoked),
             Stored::Outdated => Err(StoreError::Unavailable("names were erased meanwhile".to_owned()).into()),
             Stored::Gone => Err(IngestError::Gone),
             Stored::Duplicate(reason) => Ok(Accepted { duplicate: true, kept: kept(reason), records }),
-            Stored::New => {
+            Stored::New { clipped_facts } => {
                 self.stream.wake();
                 self.count_new(&batch, clock);
+                self.metrics.clipped(&batch.clipped, clipped_facts);
                 Ok(Accepted { duplicate: false, kept: kept(batch.dropped.map(|it| it.reason)), records })
             }
         }
@@ -185,17 +194,41 @@ impl Ingest {
         Ok(())
     }
 
-    /// Stores the batch; once more if a partition, or a name, went away after we last saw it.
-    async fn store(&self, sensor_id: i32, batch: &Arc<Batch>, clock: Clock) -> Result<Stored, StoreError> {
+    /// Takes out what is about a device that was erased.
+    async fn clip(&self, sensor_id: i32, batch: &mut Batch) -> Result<(), StoreError> {
+        let words = erased::words(batch);
+        let held = devices::held(&self.pool, sensor_id, batch.window_start_us(), &words).await?;
+        erased::clip(batch, &held);
+        Ok(())
+    }
+
+    /// The numbers of the batch's names, without those that are an erased device's.
+    async fn resolve(&self, sensor_id: i32, batch: &mut Arc<Batch>) -> Result<Arc<Numbers>, StoreError> {
+        for _ in 0..MAX_ERASURES {
+            if let Some(numbers) = self.dictionary.resolve(&self.pool, sensor_id, batch).await? {
+                return Ok(Arc::new(numbers));
+            }
+            self.clip(sensor_id, Arc::make_mut(batch)).await?;
+        }
+        Err(StoreError::Unavailable("one device of the site after the other is being erased".to_owned()))
+    }
+
+    /// Stores the batch; once more if a partition, a name or a device went away after we last saw it.
+    async fn store(
+        &self,
+        sensor_id: i32,
+        batch: &mut Arc<Batch>,
+        clock: Clock,
+    ) -> Result<Stored, StoreError> {
         let mut wanted = batches::partitions(batch)?.to_vec();
         if batch.flows.is_empty() {
             wanted.clear();
         }
-        let mut numbers = Arc::new(self.dictionary.resolve(&self.pool, &batch.context).await?);
-        for attempt in 0.. {
+        let mut numbers = self.resolve(sensor_id, batch).await?;
+        for attempt in 0_u32.. {
             partitions::ensure(&self.pool, &self.known, &wanted).await?;
             let rollup = {
-                let (batch, keys) = (Arc::clone(batch), self.settings.rollup_keys);
+                let (batch, keys) = (Arc::clone(&*batch), self.settings.rollup_keys);
                 let numbers = Arc::clone(&numbers);
                 tokio::task::spawn_blocking(move || rollup::of_batch(&batch, &numbers.domains, keys))
             };
@@ -203,9 +236,14 @@ impl Ingest {
                 async { rollup.await.map_err(|_| StoreError::Unavailable("a rollup failed".to_owned())) };
             match batches::store(&self.pool, sensor_id, batch, clock, &numbers, rollup).await {
                 Err(StoreError::MissingPartition(_)) if attempt == 0 => self.known.forget(),
-                Ok(Stored::Outdated) if attempt == 0 => {
+                Ok(Stored::Outdated) if attempt < MAX_ERASURES => {
                     self.dictionary.forget(numbers.edition);
-                    numbers = Arc::new(self.dictionary.resolve(&self.pool, &batch.context).await?);
+                    numbers = self.resolve(sensor_id, batch).await?;
+                }
+                // One erasure after the other may come between.
+                Ok(Stored::Erased) if attempt < MAX_ERASURES => {
+                    self.clip(sensor_id, Arc::make_mut(batch)).await?;
+                    numbers = self.resolve(sensor_id, batch).await?;
                 }
                 Ok(Stored::Outdated) => {
                     return Err(StoreError::Unavailable("the batch's names are being erased".to_owned()));
@@ -213,7 +251,7 @@ impl Ingest {
                 result => return result,
             }
         }
-        unreachable!("the second attempt returns")
+        unreachable!("the last attempt returns")
     }
 
     /// What the request says of the sensor's clock, and where the batch was placed for it.

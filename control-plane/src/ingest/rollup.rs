@@ -262,6 +262,7 @@ mod tests {
             devices: Vec::new(),
             clock_step_ns: 0,
             placement: crate::ingest::Placement { start_ns: 0, shift_ns: 0 },
+            clipped: crate::ingest::Clipped::default(),
         }
     }
 

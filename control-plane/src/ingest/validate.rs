@@ -12,6 +12,7 @@ use super::batch::{Batch, Point, Spool};
 use super::context::{self, Context};
 use super::detection;
 use super::device;
+use super::erased::Clipped;
 use super::loss;
 use super::placement::Placement;
 
@@ -118,6 +119,7 @@ pub fn check(batch: weir_wire::Batch) -> Result<Batch, Invalid> {
         devices,
         clock_step_ns: if batch.part == 0 { batch.clock_step_ns } else { 0 },
         placement: Placement { start_ns: batch.window_start_ns, shift_ns: 0 },
+        clipped: Clipped::default(),
     })
 }
 

@@ -30,13 +30,18 @@ const MAX_CORRECTION_MS: f64 = 172_800_000.0;
 /// What became of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stored {
-    New,
+    New {
+        /// Of devices that were erased before they were told.
+        clipped_facts: u64,
+    },
     /// Its key was there already; nothing changed. Why its flows are not stored, where they are not.
     Duplicate(Option<Reason>),
     /// The sensor was revoked; nothing changed.
     Revoked,
     /// The sensor was deleted; nothing changed.
     Gone,
+    /// Devices were erased that the batch may be about; nothing changed.
+    Erased,
     /// The names' numbers are of an older edition of the dictionary; nothing changed.
     Outdated,
 }
@@ -98,13 +103,13 @@ async fn steps(
     insert_totals(lease, sensor_id, &point_ids, batch).await?;
     rollups::add(lease, sensor_id, batch.window_start_us(), &rollup.await?).await?;
     let opened = detections::add(lease, sensor_id, batch).await?;
-    let devices = devices::add(lease, sensor_id, batch).await?;
+    let (devices, clipped_facts) = devices::add(lease, sensor_id, batch).await?;
     update_status(lease, sensor_id, batch, clock).await?;
     for event in opened.iter().chain(&devices) {
         events::append_quietly(lease, event).await?;
     }
     events::append_quietly(lease, &event(sensor_id, batch)).await?;
-    Ok(Stored::New)
+    Ok(Stored::New { clipped_facts })
 }
 
 /// What followers learn of a batch: that it is there, or what was lost of it.
@@ -146,7 +151,12 @@ async fn insert_key(
         .prepared(
             "WITH sender AS (
                  SELECT sensor_id FROM sensor
-                 WHERE sensor_id = $1 AND revoked_at IS NULL AND deleted_at IS NULL FOR SHARE
+                 WHERE sensor_id = $1 AND revoked_at IS NULL AND deleted_at IS NULL
+                   AND NOT EXISTS (SELECT FROM device_tombstone
+                                   WHERE scope = coalesce(site, '#' || sensor_id) AND tombstone_id > $22
+                                     AND held_until >= timestamptz 'epoch'
+                                                       + ($6::bigint - 300000000) * interval '1 us')
+                 FOR SHARE
              ), claimed AS (
                  INSERT INTO batch (sensor_id, generation, epoch, part, parts, window_start, window_start_ns,
                                     window_end_ns, clock_skew_ms, records, packets, octets,
@@ -168,7 +178,7 @@ async fn insert_key(
     let window_start_us = batch.window_start_us();
     let dropped_reason = batch.dropped.map(|dropped| dropped.reason.code());
     let dropped = batch.dropped.map_or([0; 3], |it| [it.records, it.packets, it.octets]);
-    let parameters: [&(dyn ToSql + Sync); 21] = [
+    let parameters: [&(dyn ToSql + Sync); 22] = [
         &sensor_id,
         &batch.generation,
         &batch.epoch,
@@ -190,6 +200,7 @@ async fn insert_key(
         &batch.placement.shift_ns,
         &clock.flagged,
         &batch.clock_step_ns,
+        &batch.clipped.edition,
     ];
     let client = lease.client();
     let key: [&(dyn ToSql + Sync); 2] = [&locks::SENSOR, &sensor_id];
@@ -224,9 +235,14 @@ async fn stored_reason(
 
 /// Why nothing of the sensor is taken.
 async fn refusal(lease: &mut Lease<'_>, sensor_id: i32) -> Result<Stored, StoreError> {
-    let statement = lease.prepared("SELECT FROM sensor WHERE sensor_id = $1 AND deleted_at IS NULL").await?;
+    let sql = "SELECT revoked_at IS NOT NULL FROM sensor WHERE sensor_id = $1 AND deleted_at IS NULL";
+    let statement = lease.prepared(sql).await?;
     let there = lease.client().query_opt(&statement, &[&sensor_id]).await?;
-    Ok(if there.is_some() { Stored::Revoked } else { Stored::Gone })
+    Ok(match there.map(|row| row.get(0)) {
+        None => Stored::Gone,
+        Some(true) => Stored::Revoked,
+        Some(false) => Stored::Erased,
+    })
 }
 
 /// The dictionary's ids of the batch's points, in the batch's order; unknown ones are added.

@@ -1,6 +1,6 @@
 //! What flows refer to by number: domains, processes, and who runs an autonomous system.
 //!
-//! [`Dictionary::resolve`] runs before the transaction of a batch, in statements that commit by themselves,
+//! [`Dictionary::resolve`] runs before the transaction of a batch, in one of its own,
 //! and remembers for the rest of the day what it found. A domain is deleted no earlier than two days after
 //! the last flow that may refer to it was dropped, so a number that is remembered for a day never goes away
 //! while it is remembered. An erasure does not wait so long: it makes a new edition, and a batch whose numbers are
@@ -17,8 +17,8 @@ use jiff::tz::TimeZone;
 use weir_wire::Place;
 
 use super::processes::{self, Process};
-use super::{Class, Isolation, Lease, Pool, StoreError, locks};
-use crate::ingest::Context;
+use super::{Class, Isolation, Lease, Pool, StoreError, devices, locks};
+use crate::ingest::Batch;
 
 /// Names that are remembered; at this many all are forgotten and looked up again.
 const REMEMBERED: usize = 200_000;
@@ -61,10 +61,18 @@ impl Known {
 }
 
 impl Dictionary {
-    /// The numbers of a batch's names and processes. Unknown ones are added, and so are autonomous systems.
-    pub async fn resolve(&self, pool: &Pool, context: &Context) -> Result<Numbers, StoreError> {
+    /// The numbers of a sensor's batch's names and processes. Unknown ones are added, and so are autonomous systems.
+    ///
+    /// `None` if a device was erased that the batch may be about: nothing is added of what it may not say any more.
+    pub async fn resolve(
+        &self,
+        pool: &Pool,
+        sensor_id: i32,
+        batch: &Batch,
+    ) -> Result<Option<Numbers>, StoreError> {
+        let context = &batch.context;
         if context.names.is_empty() && context.places.is_empty() && context.processes.is_empty() {
-            return Ok(Numbers::default());
+            return Ok(Some(Numbers::default()));
         }
         let day = Timestamp::now().to_zoned(TimeZone::UTC).date();
         let (mut domains, mut processes, new_systems, mut edition) = {
@@ -78,8 +86,11 @@ impl Dictionary {
         };
         if !domains.new.is_empty() || !processes.new.is_empty() || !new_systems.is_empty() {
             let work = async {
-                let lease = pool.lease(Class::Ingest, "dictionary").await?;
+                let lease = pool.begin(Class::Ingest, Isolation::ReadCommitted, "dictionary").await?;
                 let result = async {
+                    if !devices::may_say(&lease, sensor_id, batch).await? {
+                        return Ok(None);
+                    }
                     let edition = match edition {
                         Some(edition) => edition,
                         None => lease.client().query_one(EDITION, &[]).await?.get(0),
@@ -87,12 +98,15 @@ impl Dictionary {
                     add_systems(&lease, &new_systems, day).await?;
                     domains.take(add_domains(&lease, &domains.new, day).await?);
                     processes.take(processes::add(&lease, &processes.new, day).await?);
-                    Ok(edition)
+                    Ok(Some(edition))
                 }
                 .await;
                 lease.finish(result).await
             };
-            edition = Some(pool.within(Class::Ingest, work).await?);
+            edition = pool.within(Class::Ingest, work).await?;
+            if edition.is_none() {
+                return Ok(None);
+            }
         }
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let known = known.of(day);
@@ -102,11 +116,11 @@ impl Dictionary {
             known.edition = edition;
         }
         known.systems.extend(new_systems);
-        Ok(Numbers {
+        Ok(Some(Numbers {
             domains: domains.numbers(of_theirs.then_some(&mut known.domains))?,
             processes: processes.numbers(of_theirs.then_some(&mut known.processes))?,
             edition: edition.unwrap_or_default(),
-        })
+        }))
     }
 
     /// Looks everything up again, if what is remembered is of this edition.

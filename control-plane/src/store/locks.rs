@@ -17,6 +17,8 @@ pub(super) const DICTIONARY: i64 = 0x7765_6972_0000_0005;
 
 /// Of whoever makes an authority for sensors' certificates.
 pub(super) const AUTHORITY: i64 = 0x7765_6972_0000_0006;
+/// Of whoever hides a device in flows: rows with two of them are rewritten one after the other.
+pub(super) const HIDING: i64 = 0x7765_6972_0000_0007;
 
 /// With a sensor's id. Held shared by each transaction that stores for a sensor ([`SHARED`]). Whoever ends a
 /// sensor takes the same lock for itself ([`EXCLUSIVE`]): it waits for what is in flight and, unlike at a lock

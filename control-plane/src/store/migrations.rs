@@ -53,6 +53,7 @@ pub const MIGRATIONS: &[Migration] = &[
     migration!(125, "0125", "erasures"),
     migration!(140, "0140", "processes"),
     migration!(150, "0150", "certificate_authority"),
+    migration!(160, "0160", "device_erasures"),
 ];
 
 /// How long to wait for another instance's migration.

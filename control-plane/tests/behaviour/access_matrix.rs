@@ -137,6 +137,7 @@ const TABLE: &[Row] = &[
     ("get /api/v1/devices/{device}", FLOWS),
     ("patch /api/v1/devices/{device}", OPERATORS),
     ("post /api/v1/devices/{device}/merge", OPERATORS),
+    ("delete /api/v1/devices/{device}", OPERATORS),
     ("post /api/v1/ingest", SENSORS_ONLY),
     ("get /api/openapi.json", READ),
     ("get /api/docs", READ),

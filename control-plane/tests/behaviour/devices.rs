@@ -9,13 +9,13 @@ use weir_wire::{Batch, Device, DeviceAddress, DeviceFact, DeviceReason, DeviceTy
 
 use crate::support::{ADMIN_TOKEN, Plane, SECOND, batch, notice, recent_minute_ns, rfc3339};
 
-const CARD: (&str, &str) = ("mac", "b0:c5:54:25:5b:0e");
-const MADE_UP: (&str, &str) = ("random_mac", "02:01:01:01:01:01");
-const ANOTHER: (&str, &str) = ("random_mac", "06:02:02:02:02:02");
+pub const CARD: (&str, &str) = ("mac", "b0:c5:54:25:5b:0e");
+pub const MADE_UP: (&str, &str) = ("random_mac", "02:01:01:01:01:01");
+pub const ANOTHER: (&str, &str) = ("random_mac", "06:02:02:02:02:02");
 const DUID: (&str, &str) = ("duid", "00020000ab11aabbccdd");
 
 /// A device that was seen in the first second of a window.
-fn device(keys: &[(&str, &str)]) -> Device {
+pub fn device(keys: &[(&str, &str)]) -> Device {
     let fact = |(source, value): &(&str, &str)| DeviceFact {
         source: (*source).to_owned(),
         value: (*value).to_owned(),
@@ -25,12 +25,12 @@ fn device(keys: &[(&str, &str)]) -> Device {
     Device { keys: keys.iter().map(fact).collect(), last_ns: SECOND, ..Device::default() }
 }
 
-fn named(keys: &[(&str, &str)], source: &str, name: &str) -> Device {
+pub fn named(keys: &[(&str, &str)], source: &str, name: &str) -> Device {
     let fact = DeviceFact { source: source.to_owned(), value: name.to_owned(), first_ns: 0, last_ns: SECOND };
     Device { names: vec![fact], ..device(keys) }
 }
 
-fn with_address(keys: &[(&str, &str)], address: [u8; 4]) -> Device {
+pub fn with_address(keys: &[(&str, &str)], address: [u8; 4]) -> Device {
     let address = DeviceAddress { address: address.to_vec(), first_ns: 0, last_ns: SECOND };
     Device { addresses: vec![address], vendor: "D-Link International".to_owned(), ..device(keys) }
 }
@@ -50,19 +50,19 @@ fn epoch(number: u64, devices: Vec<Device>) -> Batch {
     Batch { devices, ..batch(1, number, recent_minute_ns() + number as i64 * 5 * SECOND, Vec::new()) }
 }
 
-async fn items(plane: &Plane<'_>, query: &str) -> Vec<Value> {
+pub async fn items(plane: &Plane<'_>, query: &str) -> Vec<Value> {
     let page = plane.json(&format!("/api/v1/devices{query}")).await;
     page["items"].as_array().expect("items").clone()
 }
 
-async fn at_site(plane: &Plane<'_>, sensor: &str, site: &str) {
+pub async fn at_site(plane: &Plane<'_>, sensor: &str, site: &str) {
     let (status, body) = plane
         .call(Method::PATCH, &format!("/api/v1/sensors/{sensor}"), ADMIN_TOKEN, &json!({"site": site}))
         .await;
     assert_eq!(status, 200, "{body}");
 }
 
-async fn say(plane: &Plane<'_>, id: &Value, body: &Value) -> (u16, Value) {
+pub async fn say(plane: &Plane<'_>, id: &Value, body: &Value) -> (u16, Value) {
     plane.call(Method::PATCH, &format!("/api/v1/devices/{id}"), ADMIN_TOKEN, body).await
 }
 

@@ -26,6 +26,7 @@ mod connections;
 mod credentials;
 mod database_away;
 mod detections;
+mod device_erasure;
 mod devices;
 mod enrollment;
 mod erasure;

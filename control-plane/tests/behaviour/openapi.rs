@@ -24,6 +24,7 @@ const ROUTES: &[&str] = &[
     "delete /api/v1/alerts/receivers/{receiver}",
     "delete /api/v1/alerts/rules/{rule}",
     "delete /api/v1/alerts/silences/{silence}",
+    "delete /api/v1/devices/{device}",
     "delete /api/v1/enrollments/{enrollment}",
     "delete /api/v1/sensors/{id}",
     "delete /api/v1/sensors/{id}/credentials/{credential}",

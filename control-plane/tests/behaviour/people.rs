@@ -86,12 +86,19 @@ impl Plane<'_> {
         let (status, plan) = self.call(Method::DELETE, path, token, &Value::Null).await;
         let Some(confirmation) = plan["confirmation"].as_str() else { return (status, plan) };
         assert_eq!(status, 200, "{plan}");
-        self.call(Method::DELETE, &format!("{path}?confirmation={confirmation}"), token, &Value::Null).await
+        let and = if path.contains('?') { '&' } else { '?' };
+        self.call(Method::DELETE, &format!("{path}{and}confirmation={confirmation}"), token, &Value::Null)
+            .await
     }
 
     /// Both steps without the server, so that nothing is erased before a round of jobs.
     pub async fn begin_erasure(&self, kind: Kind, name: &str) -> i32 {
-        let subject = Subject::new(kind, Reference::Name(name.to_owned()));
+        let name = || Reference::Name(name.to_owned());
+        let subject = match kind {
+            Kind::User => Subject::User(name()),
+            Kind::Sensor => Subject::Sensor(name()),
+            Kind::Device => panic!("devices are not erased by name"),
+        };
         let (author, token) = (Author::command_line(), EraseToken::generate().expect("a token"));
         erasure::plan(self.pool(), &author, &subject, &token.sha256()).await.expect("it is planned");
         let confirmation = Confirmation { token_sha256: &token.sha256() };

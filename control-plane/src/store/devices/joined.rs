@@ -16,6 +16,12 @@ pub async fn join(lease: &Lease<'_>, into: i64, from: i64) -> Result<(), StoreEr
                      first_seen = least(fact.first_seen, EXCLUDED.first_seen),
                      last_seen = greatest(fact.last_seen, EXCLUDED.last_seen)";
     client.execute(facts, &[&into, &from]).await?;
+    // The log and events know it by its number: an erasure looks for all of them.
+    let former = "INSERT INTO device_former (former_id, device_id)
+                  SELECT former_id, $1 FROM (SELECT $2::bigint AS former_id
+                                             UNION SELECT former_id FROM device_former WHERE device_id = $2) AS former
+                  ON CONFLICT (former_id) DO UPDATE SET device_id = EXCLUDED.device_id";
+    client.execute(former, &[&into, &from]).await?;
     // First gone, then taken over: a name is one device's at a time.
     let said = "DELETE FROM device WHERE device_id = $1 RETURNING name, type, notes, owner";
     let row = client.query_one(said, &[&from]).await?;

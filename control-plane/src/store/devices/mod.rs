@@ -4,6 +4,7 @@ mod change;
 mod forgotten;
 mod joined;
 mod told;
+mod tombstones;
 
 use std::net::IpAddr;
 use std::time::SystemTime;
@@ -18,6 +19,8 @@ use super::{Class, Isolation, Lease, Pool, Reference, StoreError};
 pub use change::{Change, ChangeError, change, merge};
 pub use forgotten::{delete_before, forget_sensor};
 pub(super) use told::add;
+pub(super) use tombstones::{bury, lock, may_say, title};
+pub use tombstones::{forget as forget_tombstones, held};
 
 /// A device as it stands.
 #[derive(Clone, Debug, PartialEq)]

@@ -5,6 +5,7 @@
 //! device. Keys that were of several devices and are told as one's join them, unless that would join two network
 //! cards, or two devices that operators named: then each key stays where it is.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde_json::json;
@@ -12,8 +13,8 @@ use tokio_postgres::types::ToSql;
 
 use super::super::events::{NewEvent, Topic};
 use super::super::{Lease, StoreError, locks};
-use super::joined;
-use crate::ingest::{Batch, Device, FactKind};
+use super::{joined, tombstones};
+use crate::ingest::{self, Batch, Device, FactKind};
 
 /// The kind of key that a network card has of its maker.
 const CARD: &str = "mac";
@@ -29,18 +30,29 @@ struct Known {
     named: bool,
 }
 
-/// Adds what a batch tells; what is to be told of that.
-pub async fn add(lease: &mut Lease<'_>, sensor_id: i32, batch: &Batch) -> Result<Vec<NewEvent>, StoreError> {
+/// Adds what a batch tells; what is to be told of that, and how many facts were of devices that are erased.
+pub async fn add(
+    lease: &mut Lease<'_>,
+    sensor_id: i32,
+    batch: &Batch,
+) -> Result<(Vec<NewEvent>, u64), StoreError> {
     if batch.devices.is_empty() {
-        return Ok(Vec::new());
+        return Ok((Vec::new(), 0));
     }
     let scope = scope(lease, sensor_id).await?;
     lock(lease, &scope).await?;
-    let mut homes = Homes::find(lease, &scope, &batch.devices).await?;
+    let erased = tombstones::erased_keys(lease, &scope, &batch.devices).await?;
+    let (devices, clipped) = if erased.is_empty() {
+        (Cow::Borrowed(&batch.devices[..]), 0)
+    } else {
+        let (devices, clipped) = ingest::clip_devices(batch, &erased);
+        (Cow::Owned(devices), clipped)
+    };
+    let mut homes = Homes::find(lease, &scope, &devices).await?;
     let mut told: BTreeMap<i64, Vec<&Device>> = BTreeMap::new();
     let mut unknown = Vec::new();
     let mut joins = Vec::new();
-    for device in &batch.devices {
+    for device in &*devices {
         match homes.home(device, &mut joins) {
             Some(home) => told.entry(home).or_default().push(device),
             None => unknown.push(device),
@@ -71,7 +83,7 @@ pub async fn add(lease: &mut Lease<'_>, sensor_id: i32, batch: &Batch) -> Result
     add_facts(lease, sensor_id, batch, &told).await?;
     let ids: Vec<i64> = told.keys().copied().collect();
     joined::summarize(lease, &ids).await?;
-    Ok(events)
+    Ok((events, clipped))
 }
 
 /// The site of a sensor; one without is a site of its own.

@@ -14,7 +14,7 @@ use super::{Kind, Subject};
 use crate::store::audit::{self, Author, Change};
 use crate::store::events::{self, NewEvent, Topic};
 use crate::store::users::{self, UserError};
-use crate::store::{Class, Isolation, Lease, Pool, Reference, StoreError, sensors};
+use crate::store::{Class, Isolation, Lease, Pool, StoreError, devices, sensors};
 
 /// How long a confirmation is good.
 pub const GOOD_FOR: Duration = Duration::from_mins(10);
@@ -74,7 +74,7 @@ pub async fn plan(
     subject: &Subject,
     token_sha256: &[u8; 32],
 ) -> Result<Plan, EraseError> {
-    let kind = subject.kind;
+    let kind = subject.kind();
     let (subject_id, name) = find(pool, subject).await?.ok_or(EraseError::Unknown(kind))?;
     if let Some(erasure_id) = running(pool, kind, subject_id).await? {
         return Err(EraseError::Running(erasure_id));
@@ -140,7 +140,7 @@ async fn steps(
     subject: &Subject,
     confirmation: Confirmation<'_>,
 ) -> Result<Begun, EraseError> {
-    let kind = subject.kind;
+    let kind = subject.kind();
     let ending = lock(lease, subject).await?.ok_or(EraseError::Unknown(kind))?;
     let Ending { subject_id, name, .. } = &ending;
     let client = lease.client();
@@ -158,6 +158,9 @@ async fn steps(
                                                 WHERE $1 = 'user' AND user_id = $2) RETURNING erasure_id";
         let row = client.query_one(sql, &[&kind.name(), subject_id, name, &who]).await?;
         let erasure_id: i32 = row.get(0);
+        if kind == Kind::Device {
+            devices::bury(lease, erasure_id, *subject_id).await?;
+        }
         for (position, place) in places::of(kind).iter().enumerate() {
             let mut erased = None;
             if let Step::AtOnce(sql) = place.step {
@@ -191,9 +194,9 @@ struct Ending {
 
 /// Waits for what is in flight for the subject, and keeps everything later out until the commit.
 async fn lock(lease: &Lease<'_>, subject: &Subject) -> Result<Option<Ending>, EraseError> {
-    let kind = subject.kind;
-    match kind {
-        Kind::User => match users::lock(lease, &subject.reference).await {
+    let kind = subject.kind();
+    match subject {
+        Subject::User(user) => match users::lock(lease, user).await {
             Ok(user) => Ok(Some(Ending {
                 kind,
                 subject_id: user.user_id.into(),
@@ -203,14 +206,18 @@ async fn lock(lease: &Lease<'_>, subject: &Subject) -> Result<Option<Ending>, Er
             Err(UserError::Store(error)) => Err(error.into()),
             Err(_) => Ok(None),
         },
-        Kind::Sensor => {
-            let found = sensors::lock(lease, &subject.reference).await?;
+        Subject::Sensor(sensor) => {
+            let found = sensors::lock(lease, sensor).await?;
             Ok(found.map(|(sensor_id, name, _)| Ending {
                 kind,
                 subject_id: sensor_id.into(),
                 name,
                 user: None,
             }))
+        }
+        Subject::Device(subject_id) => {
+            let title = devices::lock(lease, *subject_id).await?;
+            Ok(title.map(|name| Ending { kind, subject_id: *subject_id, name, user: None }))
         }
     }
 }
@@ -251,6 +258,7 @@ async fn tell(
         action: match ending.kind {
             Kind::User => "user.remove",
             Kind::Sensor => "sensor.remove",
+            Kind::Device => "device.remove",
         },
         subject_kind: ending.kind.name(),
         subject_id: Some(ending.subject_id.to_string()),
@@ -265,6 +273,11 @@ async fn tell(
         let event = NewEvent { topic: Topic::Sensors, kind: "sensor.remove", sensor_id, body };
         events::append(lease, &event).await?;
     }
+    if ending.kind == Kind::Device {
+        let body = json!({"id": ending.subject_id, "erasure": erasure_id});
+        let event = NewEvent { topic: Topic::Devices, kind: "device.remove", sensor_id: None, body };
+        events::append(lease, &event).await?;
+    }
     Ok(())
 }
 
@@ -274,13 +287,19 @@ fn principal(author: &Author) -> String {
 }
 
 async fn find(pool: &Pool, subject: &Subject) -> Result<Option<(i64, String)>, StoreError> {
-    Ok(match subject.kind {
-        Kind::User => {
-            users::get(pool, &subject.reference).await?.map(|user| (user.user_id.into(), user.name))
+    Ok(match subject {
+        Subject::User(user) => users::get(pool, user).await?.map(|user| (user.user_id.into(), user.name)),
+        Subject::Sensor(sensor) => {
+            sensors::get(pool, sensor).await?.map(|(sensor, _)| (sensor.sensor_id.into(), sensor.name))
         }
-        Kind::Sensor => sensors::get(pool, &subject.reference)
-            .await?
-            .map(|(sensor, _)| (sensor.sensor_id.into(), sensor.name)),
+        Subject::Device(id) => {
+            let work = async {
+                let lease = pool.begin(Class::Admin, Isolation::Snapshot, "device_title").await?;
+                let result = devices::title(&lease, *id).await;
+                lease.finish(result).await
+            };
+            pool.within(Class::Admin, work).await?.map(|title| (*id, title))
+        }
     })
 }
 
@@ -317,12 +336,5 @@ async fn count(
         Ok(count) => Ok(Some(count)),
         Err(StoreError::Timeout(_)) => Ok(None),
         Err(error) => Err(error),
-    }
-}
-
-impl Subject {
-    #[must_use]
-    pub fn new(kind: Kind, reference: Reference) -> Self {
-        Self { kind, reference }
     }
 }

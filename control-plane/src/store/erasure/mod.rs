@@ -1,4 +1,4 @@
-//! Erasure: the end of a user's or a sensor's data, everywhere (U5, I5; `docs/decisions/0120-erasure.md`).
+//! Erasure: the end of a user's, a sensor's or a device's data, everywhere (U5, I5; `docs/decisions/0120-erasure.md`).
 //!
 //! [`plan`] says what would go and gives a confirmation; [`begin`] takes it, ends the subject in one transaction,
 //! and writes the row that keeps it from coming back; [`work`] erases in the background, place by place
@@ -6,6 +6,7 @@
 //! At last the row is the receipt: counts and numbers, no name.
 
 mod begin;
+mod device;
 mod domains;
 mod places;
 mod receipt;
@@ -22,10 +23,11 @@ pub use work::{open, work};
 pub enum Kind {
     User,
     Sensor,
+    Device,
 }
 
 impl Kind {
-    pub const ALL: [Self; 2] = [Self::User, Self::Sensor];
+    pub const ALL: [Self; 3] = [Self::User, Self::Sensor, Self::Device];
 
     /// As the audit log calls a subject of this kind.
     #[must_use]
@@ -33,6 +35,7 @@ impl Kind {
         match self {
             Self::User => "user",
             Self::Sensor => "sensor",
+            Self::Device => "device",
         }
     }
 
@@ -49,7 +52,20 @@ impl Kind {
 
 /// Whose data.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Subject {
-    pub kind: Kind,
-    pub reference: Reference,
+pub enum Subject {
+    User(Reference),
+    Sensor(Reference),
+    /// By its number.
+    Device(i64),
+}
+
+impl Subject {
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::User(_) => Kind::User,
+            Self::Sensor(_) => Kind::Sensor,
+            Self::Device(_) => Kind::Device,
+        }
+    }
 }

@@ -7,9 +7,9 @@ use tokio_postgres::types::ToSql;
 
 use super::Kind;
 use super::begin::GIVEN;
-use super::domains;
 use super::places::{self, CHUNK, Place, Step};
 use super::receipt::{self, Erasure};
+use super::{device, domains};
 use crate::store::events::{self, NewEvent, Topic};
 use crate::store::partitions::{Parent, Partition, present};
 use crate::store::{Class, Isolation, Lease, Pool, StoreError, devices};
@@ -21,7 +21,7 @@ const PAGES: i64 = 8_192;
 #[derive(Clone, Debug)]
 pub(super) struct Task {
     pub erasure_id: i32,
-    kind: Kind,
+    pub kind: Kind,
     subject_id: i64,
     name: String,
 }
@@ -61,7 +61,9 @@ pub async fn work(pool: &Pool, erasure_id: i32) -> Result<Option<Erasure>, Store
             Step::Pages(parent) => through(pool, &task, place, &[parent]).await?,
             Step::Search => {
                 step(pool, &task, place, Act::Mark).await?;
-                through(pool, &task, place, &Parent::ALL).await?;
+                // Of a device, the sums by name fall to its rollups' places.
+                let parents = if task.kind == Kind::Device { &[Parent::Flow][..] } else { &Parent::ALL };
+                through(pool, &task, place, parents).await?;
             }
             Step::AtOnce(_) | Step::Repeat(_) | Step::Walk { .. } | Step::Devices => {
                 while !step(pool, &task, place, Act::Rows).await? {}
@@ -232,6 +234,7 @@ async fn pages(
     let rows = match place.step {
         _ if from >= size => 0,
         Step::Search => domains::found(lease, task, place, table, &range).await?,
+        _ if task.kind == Kind::Device => device::hide(lease, task.erasure_id, table, &range).await?,
         _ => delete(lease, task, table, &range).await?,
     };
     let reached = if to < size { to } else { -1 };
@@ -262,6 +265,7 @@ async fn finish(pool: &Pool, task: &Task) -> Result<Option<Erasure>, StoreError>
         let result = async {
             let client = lease.client();
             client.execute("DELETE FROM erasure_domain WHERE erasure_id = $1", &[&task.erasure_id]).await?;
+            client.execute("DELETE FROM erasure_trace WHERE erasure_id = $1", &[&task.erasure_id]).await?;
             let sql = "UPDATE erasure SET done_at = clock_timestamp(), name = NULL, token_ids = '{}'
                        WHERE erasure_id = $1 AND done_at IS NULL";
             if client.execute(sql, &[&task.erasure_id]).await? == 0 {

@@ -13,6 +13,7 @@ use prometheus::{
     TextEncoder,
 };
 
+use crate::ingest::Clipped;
 use crate::store::{Class, PoolState, erasure};
 
 pub use sensors::{Clocks, Losses, PresenceMetrics, SensorGauges};
@@ -59,6 +60,8 @@ pub struct Registered {
     pub ingest_in_flight: IntGauge,
     /// reason: total, sensor
     pub ingest_busy: IntCounterVec,
+    /// what: `flow`, `detection`, `device_fact`
+    ingest_clipped: IntCounterVec,
     pub clocks: Clocks,
     pub losses: Losses,
     pub sensors: SensorGauges,
@@ -215,6 +218,12 @@ impl Registered {
                 "Batches turned away because too many were in work, in total or of one sensor",
                 &["reason"],
             ),
+            ingest_clipped: b.counters(
+                "weir_ingest_clipped_total",
+                "What batches told of devices that were erased meanwhile: flow (stored without the device's \
+                 address), detection, device_fact (not stored)",
+                &["what"],
+            ),
             clocks: Clocks::new(&b),
             losses: Losses::new(&b),
             sensors: SensorGauges::new(&b),
@@ -275,7 +284,17 @@ impl Registered {
         for outcome in weir_trace::Outcome::ALL {
             registered.spans.with_label_values(&[outcome.name()]);
         }
+        registered.clipped(&Clipped::default(), 0);
         Arc::new(registered)
+    }
+
+    /// What of a batch was left out, since its device was erased.
+    pub fn clipped(&self, clipped: &Clipped, facts: u64) {
+        for (what, count) in
+            [("flow", clipped.flows), ("detection", clipped.detections), ("device_fact", facts)]
+        {
+            self.ingest_clipped.with_label_values(&[what]).inc_by(count);
+        }
     }
 
     /// Prometheus' text format, with the pool as it is now.

@@ -18,8 +18,7 @@ use world::World;
 /// What writes without a transaction of [`Pool::begin`]'s, and why.
 ///
 /// [`Pool::begin`]: weir_control_plane::store::Pool::begin
-const ALONE: [(&str, &str); 4] = [
-    ("dictionary", "names that nothing refers to yet: each statement may stay without the next"),
+const ALONE: [(&str, &str); 3] = [
     ("drop_partition", "one statement, that refuses to run in a transaction"),
     ("event_publish", "one statement"),
     ("migrate", "each migration is a transaction of its own; `migrations` shows it"),

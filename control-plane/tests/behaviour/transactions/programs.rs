@@ -11,7 +11,7 @@ use weir_control_plane::ingest;
 use weir_control_plane::store::alerts::{deliveries, notices, receivers, rules, samples, states};
 use weir_control_plane::store::audit::{self, Author, Change};
 use weir_control_plane::store::dictionary::{self, Numbers};
-use weir_control_plane::store::erasure::{self, Confirmation, Kind, Subject};
+use weir_control_plane::store::erasure::{self, Confirmation, Subject};
 use weir_control_plane::store::partitions::{self, Known, Parent, Partition};
 use weir_control_plane::store::presence::{self, Patience, Sign};
 use weir_control_plane::store::{
@@ -155,7 +155,7 @@ async fn traffic(world: &World, author: &Author) {
     let clock = batches::Clock { skew_ms: None, off: None, flagged: false };
     let rollup = async { Ok(ingest::rollup::of_batch(&batch, &[], 10)) };
     let stored = batches::store(pool, edge, &batch, clock, &Numbers::default(), rollup).await;
-    assert_eq!(stored.expect("it is stored"), batches::Stored::New);
+    assert_eq!(stored.expect("it is stored"), batches::Stored::New { clipped_facts: 0 });
     let partition = Partition::holding(Parent::Flow, Timestamp::now()).name();
     world.walk(&["summarize"], async || maintenance::summarize(pool, &partition).await).await;
     world.sql(
@@ -216,8 +216,8 @@ async fn board(world: &World) {
 
 async fn erasures(world: &World, author: &Author) {
     let pool = world.pool();
-    for (kind, name) in [(Kind::User, "bob"), (Kind::Sensor, "edge-1")] {
-        let subject = Subject::new(kind, Reference::Name(name.to_owned()));
+    let named = |name: &str| Reference::Name(name.to_owned());
+    for subject in [Subject::User(named("bob")), Subject::Sensor(named("edge-1"))] {
         erasure::plan(pool, author, &subject, &[71; 32]).await.expect("it is planned");
         let confirmation = Confirmation { token_sha256: &[71; 32] };
         let begun = erasure::begin(pool, author, &subject, confirmation).await.expect("it begins");
@@ -236,6 +236,8 @@ async fn retention(world: &World) {
         "INSERT INTO domain (name, last_used) VALUES ('old.example', '2020-01-01');
          INSERT INTO process (name, executable, container, unit, last_used) VALUES ('old', '', '', '', '2020-01-01');
          INSERT INTO device (scope, first_seen, last_seen) VALUES ('site:old', '2020-01-01', '2020-01-01');
+         INSERT INTO device_tombstone (erasure_id, scope, kind, sha256, held_from, held_until)
+         SELECT min(erasure_id), 'old', 'key', sha256(''), '2020-01-01', '2020-01-01' FROM erasure;
          INSERT INTO detection (sensor_id, kind, subject, severity, technique, source, first_seen, last_seen, count, evidence)
          SELECT sensor_id, 'port_scan', 'x', 1, '', '', '2020-01-01'::timestamptz, '2020-01-01'::timestamptz, 1, '{}' FROM sensor WHERE name = 'edge-2';
          INSERT INTO batch (sensor_id, generation, epoch, part, parts, window_start, window_start_ns, window_end_ns,
@@ -252,6 +254,9 @@ async fn retention(world: &World) {
     // Until there are none: another transaction finds that out.
     world.walk(&["device_retention"], seen).await;
     assert_eq!(world.sql("SELECT count(*) FROM device"), "0");
+    let tombstones = async || devices::forget_tombstones(pool, long_ago, long_ago).await;
+    world.walk(&["tombstone_retention"], tombstones).await;
+    assert_eq!(world.sql("SELECT count(*) FROM device_tombstone"), "0");
     let judged = async || detections::delete_before(pool, long_ago).await;
     assert_eq!(world.walk(&["detection_retention"], judged).await, 1);
     let ledger = async || maintenance::delete_ledger_before(pool, long_ago).await;

@@ -80,7 +80,8 @@ impl Requests<'_> {
     async fn erase(&self, route: &str, id: &str) {
         let plan = self.admin(route, &[id], Value::Null).await;
         let confirmation = plan["confirmation"].as_str().expect("a confirmation");
-        self.admin(route, &[&format!("{id}?confirmation={confirmation}")], Value::Null).await;
+        let and = if id.contains('?') { '&' } else { '?' };
+        self.admin(route, &[&format!("{id}{and}confirmation={confirmation}")], Value::Null).await;
     }
 }
 
@@ -230,6 +231,7 @@ async fn traffic(requests: &Requests<'_>, token: &str) {
     requests.admin("patch /api/v1/devices/{device}", &[one], said).await;
     let other: i64 = other.parse().expect("a number");
     requests.admin("post /api/v1/devices/{device}/merge", &[one], json!({"other": other})).await;
+    requests.erase("delete /api/v1/devices/{device}", &format!("{one}?erase=true")).await;
 }
 
 async fn alerts(requests: &Requests<'_>) {

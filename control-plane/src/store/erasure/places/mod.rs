@@ -17,6 +17,7 @@ macro_rules! count {
     };
 }
 
+mod device;
 mod sensor;
 mod user;
 
@@ -46,9 +47,9 @@ pub enum Step {
     Repeat(&'static str),
     /// A statement for a range of keys at a time, within the bounds that the first one gives.
     Walk { bounds: &'static str, range: &'static str },
-    /// Rows of a partitioned table by `sensor_id`, some pages at a time.
+    /// Rows of a partitioned table, some pages at a time: a sensor's are deleted, in others a device's address is hidden.
     Pages(Parent),
-    /// Which of the erased flows' names no other sensor's flows have.
+    /// Which of the erased flows' names no other flows have.
     Search,
     /// What a sensor told of devices, with those that no other one sees.
     Devices,
@@ -60,6 +61,7 @@ pub fn of(kind: Kind) -> &'static [Place] {
     match kind {
         Kind::User => user::PLACES,
         Kind::Sensor => sensor::PLACES,
+        Kind::Device => device::PLACES,
     }
 }
 
