@@ -5,10 +5,9 @@
 //! cut where they are stored (`store::devices`), under the lock that says whose keys are whose.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use serde_json::Value;
-use weir_wire::Flow;
 
 use super::batch::Batch;
 use super::device::{Device, FactKind};
@@ -43,8 +42,7 @@ pub struct Clipped {
 /// What in a batch may be a key or an address of a device.
 #[must_use]
 pub fn words(batch: &Batch) -> Vec<String> {
-    let addresses: HashSet<IpAddr> =
-        batch.flows.iter().flat_map(|flow| [source(flow), destination(flow)]).collect();
+    let addresses: HashSet<IpAddr> = batch.flows.iter().flat_map(|flow| [flow.src(), flow.dst()]).collect();
     let mut words: BTreeSet<String> = addresses.iter().map(ToString::to_string).collect();
     for detection in &batch.detections {
         words.extend(of_subject(&detection.subject).map(str::to_owned));
@@ -73,7 +71,7 @@ pub fn clip(batch: &mut Batch, erased: &Erased) {
         for flow in &mut batch.flows {
             let seen = (flow.first_ns, flow.last_ns);
             let [of_source, of_destination] =
-                [source(flow), destination(flow)].map(|address| was(addresses.get(&address).copied(), seen));
+                [flow.src(), flow.dst()].map(|address| was(addresses.get(&address).copied(), seen));
             if of_source {
                 (flow.src_high, flow.src_low, flow.src_place, flow.src_process) = (0, 0, 0, 0);
             }
@@ -149,22 +147,6 @@ fn of_subject(subject: &str) -> impl Iterator<Item = &str> {
 
 fn texts<'a>(values: impl Iterator<Item = &'a Value>) -> impl Iterator<Item = &'a str> {
     values.filter_map(Value::as_array).flatten().filter_map(Value::as_str)
-}
-
-fn source(flow: &Flow) -> IpAddr {
-    address(flow.ip_version, flow.src_high, flow.src_low)
-}
-
-fn destination(flow: &Flow) -> IpAddr {
-    address(flow.ip_version, flow.dst_high, flow.dst_low)
-}
-
-fn address(ip_version: u32, high: u64, low: u64) -> IpAddr {
-    if ip_version == 4 {
-        Ipv4Addr::from_bits(low as u32).into()
-    } else {
-        Ipv6Addr::from_bits(u128::from(high) << 64 | u128::from(low)).into()
-    }
 }
 
 #[cfg(test)]
