@@ -33,6 +33,9 @@ pub struct Arguments {
     /// Sensors that send as fast as they are answered
     #[arg(long, default_value_t = 8)]
     sensors: usize,
+    /// Batches in work at once, where it is not the default
+    #[arg(long)]
+    ingest_concurrent: Option<usize>,
     /// Records of a batch
     #[arg(long, default_value_t = 5_000)]
     records: usize,
@@ -87,6 +90,9 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         config.stream.max_clients_per_caller = arguments.clients + 10;
         // A second or two of events, so that a run sees clients fall behind.
         config.stream.buffer_events = 100;
+        if let Some(batches) = arguments.ingest_concurrent {
+            config.ingest.max_concurrent = batches;
+        }
         let rate = weir_control_plane::config::Rate { per_minute: 6_000_000, burst: 1_000_000 };
         (config.limits.query, config.limits.read) = (rate, rate);
     })
