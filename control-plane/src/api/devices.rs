@@ -8,7 +8,9 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::openapi::schema::{ObjectBuilder, Type};
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{IntoParams, PartialSchema, ToSchema};
 use weir_wire::DeviceType;
 
 use super::access::Caller;
@@ -398,6 +400,17 @@ pub async fn merge(
     Ok(Json(devices::merge(&state.pool, &caller.author(), id, other).await?.into()))
 }
 
+/// `true`: said, and not left out.
+struct OnlyTrue;
+
+impl PartialSchema for OnlyTrue {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new().schema_type(Type::Boolean).enum_values(Some([true])).into()
+    }
+}
+
+impl ToSchema for OnlyTrue {}
+
 /// Both parameters of an erasure.
 pub struct RemovalParams(EraseParams);
 
@@ -426,7 +439,7 @@ impl FromParams for RemovalParams {
     tag = "devices",
     params(
         ("device" = i64, Path, description = "Device's id", minimum = 1, maximum = 9_007_199_254_740_991_i64, example = 7),
-        ("erase" = bool, Query, description = "`true`: whoever removes a device erases what is stored of it", example = true),
+        ("erase" = inline(OnlyTrue), Query, description = "`true`: whoever removes a device erases what is stored of it", example = true),
         EraseParams,
     ),
     responses(

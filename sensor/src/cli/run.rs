@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Args;
+use tokio::runtime::Runtime;
 use weir_wire::settings::Settings;
 
 use super::EXIT_INPUT;
@@ -112,18 +113,23 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     // While this is the only thread: threads keep what they were started with.
     kernel::drop_privileges(config.processes.enabled && config.processes.executables)
         .context("give up privileges that counting does not need")?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        // Draining and merging block; a sensor leaves the other cores to the host.
-        .worker_threads(2)
-        .thread_name("weir-sensor")
-        .build()
-        .context("start the runtime")?;
+    let runtime = runtime()?;
     let reload = Box::new(move |pushed: &Settings| arguments.configuration.load_with(pushed));
     runtime.block_on(run::run(config, reload))?;
     // A blocking call that hangs must not keep a stopped sensor alive.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     Ok(ExitCode::SUCCESS)
+}
+
+/// What a sensor runs on.
+pub(super) fn runtime() -> anyhow::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        // Draining and merging block; a sensor leaves the other cores to the host.
+        .worker_threads(2)
+        .thread_name("weir-sensor")
+        .build()
+        .context("start the runtime")
 }
 
 /// The log goes to standard error: standard output belongs to results.

@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use weir_wire::settings::Settings;
 
 use super::EXIT_INPUT;
-use super::run::Configuration;
+use super::run::{Configuration, runtime};
 use crate::config::{Config, Period};
 use crate::live::socket::Epochs;
 use crate::{kernel, run, top};
@@ -77,12 +77,7 @@ pub(super) fn run(mut arguments: Arguments) -> anyhow::Result<ExitCode> {
         kernel::drop_privileges(config.processes.enabled && config.processes.executables)
             .context("give up privileges that counting does not need")?;
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .worker_threads(2)
-        .thread_name("weir-sensor")
-        .build()
-        .context("start the runtime")?;
+    let runtime = runtime()?;
     let outcome = runtime.block_on(async {
         if itself {
             Own::start(config).show(&arguments).await
