@@ -20,7 +20,7 @@ use crate::store::erasure::{self, Confirmation, EraseError, Kind, Subject};
 #[into_params(parameter_in = Query)]
 pub struct EraseParams {
     /// `confirmation` of the first step's answer
-    #[param(value_type = Option<String>, pattern = "^weir_x_[A-Za-z0-9_-]{43}$", example = "weir_x_mJq3cV7v0kq1l9cWw9mDk2sYx5b8ZtQfHn4uRj6oTgE")]
+    #[param(value_type = Option<String>, pattern = "^weir_x_[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]$", example = "weir_x_mJq3cV7v0kq1l9cWw9mDk2sYx5b8ZtQfHn4uRj6oTgE")]
     pub confirmation: Option<[u8; 32]>,
 }
 
