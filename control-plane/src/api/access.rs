@@ -15,11 +15,12 @@ use super::client::{self, Origin};
 use super::error::Category;
 use super::request::Actor;
 use super::routes::{ADMIN_TOKEN, MACHINE, SENSOR, SESSION};
+use super::sensors::unknown;
 use super::{ApiError, AppState, certificate, limit};
 use crate::auth::{Check, Principal, Role, Scope, SensorCheck, Who};
 use crate::authority::Shown;
 use crate::store::audit::Author;
-use crate::store::{StoreError, authority};
+use crate::store::{StoreError, authority, sensors};
 
 /// What a route asks of its caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,6 +114,19 @@ pub struct Sender {
 
 /// The sensor that [`guard`] let through.
 pub type AuthenticatedSensor = Extension<Sender>;
+
+impl Sender {
+    /// Who a change is by that the sensor itself asks for.
+    pub async fn author(&self, state: &AppState, origin: Origin) -> Result<Author, ApiError> {
+        Ok(Author {
+            kind: "sensor",
+            id: Some(self.sensor_id.to_string()),
+            name: sensors::name_of(&state.pool, self.sensor_id).await?.ok_or_else(unknown)?,
+            address: origin.address.map(|address| address.to_string()),
+            request_id: Some(origin.request_id),
+        })
+    }
+}
 
 /// The person or machine that [`guard`] let through, and where they are: who a change is by.
 pub struct Caller {

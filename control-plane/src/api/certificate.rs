@@ -15,12 +15,10 @@ use super::body::Body;
 use super::client::Origin;
 use super::error::Problem;
 use super::params::{NoParams, Query};
-use super::sensors::unknown;
 use super::{ApiError, AppState, render};
 use crate::authority::{Refusal, pem};
 use crate::store::audit::{self, Author, Change};
 use crate::store::authority::{Asking, IssueError};
-use crate::store::sensors;
 
 /// A request for a P-256 key has some 300 bytes.
 const MAX_REQUEST: usize = 8_192;
@@ -77,13 +75,7 @@ pub async fn issue(
     if body.csr.len() > MAX_REQUEST {
         return Err(ApiError::parameter("csr", "has more than 8192 bytes"));
     }
-    let author = Author {
-        kind: "sensor",
-        id: Some(sender.sensor_id.to_string()),
-        name: sensors::name_of(&state.pool, sender.sensor_id).await?.ok_or_else(unknown)?,
-        address: origin.address.map(|address| address.to_string()),
-        request_id: Some(origin.request_id),
-    };
+    let author = sender.author(&state, origin).await?;
     let asking = Asking {
         author: &author,
         sensor_id: sender.sensor_id,

@@ -193,13 +193,7 @@ pub async fn renew(
     _: Query<NoParams>,
 ) -> Result<Response, ApiError> {
     let sensor = Reference::Id(sender.sensor_id);
-    let author = Author {
-        kind: "sensor",
-        id: Some(sender.sensor_id.to_string()),
-        name: sensors::name_of(&state.pool, sender.sensor_id).await?.ok_or_else(unknown)?,
-        address: origin.address.map(|address| address.to_string()),
-        request_id: Some(origin.request_id),
-    };
+    let author = sender.author(&state, origin).await?;
     let lasts = state.sensors.credential_lasts();
     Ok(make(&state, &author, &sensor, true, state.sensors.overlap(), lasts).await?.0)
 }
