@@ -11,6 +11,7 @@ use std::time::SystemTime;
 use jiff::Timestamp;
 
 use super::partitions::{Parent, Partition};
+use super::rollups::ADD_UP;
 use super::{Class, Isolation, Pool, StoreError, locks};
 
 /// Late parts of an epoch come within this long after its bucket.
@@ -110,12 +111,7 @@ async fn trim(pool: &Pool, partition: &str, buckets: &[Bucket], keys: usize) -> 
              SELECT bucket, sensor_id, dimension, '::/0', '::/0', -1, -1, sum(flows), sum(packets),
                     sum(octets), sum(reverse_packets), sum(reverse_octets)
              FROM gone GROUP BY dimension, bucket, sensor_id ORDER BY dimension, bucket, sensor_id
-             ON CONFLICT (dimension, bucket, sensor_id, src, dst, protocol, number) DO UPDATE SET
-                 flows = other.flows + EXCLUDED.flows,
-                 packets = other.packets + EXCLUDED.packets,
-                 octets = other.octets + EXCLUDED.octets,
-                 reverse_packets = other.reverse_packets + EXCLUDED.reverse_packets,
-                 reverse_octets = other.reverse_octets + EXCLUDED.reverse_octets
+             {ADD_UP}
          )
          SELECT count(*) FROM gone"
     );

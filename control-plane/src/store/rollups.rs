@@ -13,34 +13,34 @@ const ANY_ADDRESS: [u8; 20] = [3, 0, 0, 16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 
 /// "Any" in a number column.
 const ANY: i16 = -1;
 
+macro_rules! add_up {
+    () => {
+        "ON CONFLICT (dimension, bucket, sensor_id, src, dst, protocol, number) DO UPDATE SET
+             flows = other.flows + EXCLUDED.flows,
+             packets = other.packets + EXCLUDED.packets,
+             octets = other.octets + EXCLUDED.octets,
+             reverse_packets = other.reverse_packets + EXCLUDED.reverse_packets,
+             reverse_octets = other.reverse_octets + EXCLUDED.reverse_octets"
+    };
+}
+
+/// How a sum joins the one that is there, which is called `other`.
+pub const ADD_UP: &str = add_up!();
+
 macro_rules! upsert {
     ($table:literal, $unit:literal) => {
         concat!(
             "INSERT INTO ",
             $table,
-            " (bucket, sensor_id, dimension, src, dst, protocol, number,
+            " AS other (bucket, sensor_id, dimension, src, dst, protocol, number,
                  flows, packets, octets, reverse_packets, reverse_octets)
              SELECT date_trunc('",
             $unit,
             "', to_timestamp($1::bigint / 1000000)), $2, *
              FROM unnest($3::smallint[], $4::inet[], $5::inet[], $6::smallint[], $7::integer[],
                          $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[])
-             ON CONFLICT (dimension, bucket, sensor_id, src, dst, protocol, number) DO UPDATE SET
-                 flows = ",
-            $table,
-            ".flows + EXCLUDED.flows,
-                 packets = ",
-            $table,
-            ".packets + EXCLUDED.packets,
-                 octets = ",
-            $table,
-            ".octets + EXCLUDED.octets,
-                 reverse_packets = ",
-            $table,
-            ".reverse_packets + EXCLUDED.reverse_packets,
-                 reverse_octets = ",
-            $table,
-            ".reverse_octets + EXCLUDED.reverse_octets"
+             ",
+            add_up!(),
         )
     };
 }

@@ -4,6 +4,7 @@
 //! (`docs/decisions/0160-erasing-a-device.md`).
 
 use crate::store::partitions::Parent;
+use crate::store::rollups::ADD_UP;
 use crate::store::{Lease, StoreError, locks};
 
 /// Whose sums they may be, and the addresses with the times at which they were the device's.
@@ -106,12 +107,7 @@ fn sums(table: &str, range: &str) -> String {
              ) AS hiding
              GROUP BY dimension, bucket, sensor_id, source, destination, protocol, named
              ORDER BY dimension, bucket, sensor_id, source, destination, protocol, named
-             ON CONFLICT (dimension, bucket, sensor_id, src, dst, protocol, number) DO UPDATE SET
-                 flows = other.flows + EXCLUDED.flows,
-                 packets = other.packets + EXCLUDED.packets,
-                 octets = other.octets + EXCLUDED.octets,
-                 reverse_packets = other.reverse_packets + EXCLUDED.reverse_packets,
-                 reverse_octets = other.reverse_octets + EXCLUDED.reverse_octets
+             {ADD_UP}
          )
          SELECT count(*) FROM gone"
     )
