@@ -141,20 +141,7 @@ pub const PLACES: &[Place] = &[
     // After the search: sums by the names that only its flows had are there, too.
     place("rollups_1m", None, Step::Pages(Parent::Rollup1m)),
     place("rollups_1h", None, Step::Pages(Parent::Rollup1h)),
-    place(
-        "domains",
-        None,
-        Step::Repeat(concat!(
-            "DELETE FROM domain WHERE domain_id = ANY (ARRAY(
-                 SELECT domain_id
-                 FROM erasure JOIN erasure_place USING (erasure_id) JOIN erasure_domain USING (erasure_id)
-                      JOIN domain USING (domain_id)
-                 WHERE kind = 'device' AND subject_id = $1 AND place = 'domain_search' AND last_used <= marked
-                 LIMIT ",
-            chunk!(),
-            "))"
-        )),
-    ),
+    place("domains", None, nameless_domains!("device")),
     // The log and the events before detections, which tell which rows are theirs.
     place(
         "audit",
@@ -163,31 +150,9 @@ pub const PLACES: &[Place] = &[
     )
     .after(MAY_ALTER_AUDIT),
     // Those without a cursor first: they may get one meanwhile, and are found with it.
-    place(
-        "events_pending",
-        None,
-        Step::Repeat(concat!(
-            "UPDATE event_pending SET kind = 'erased', sensor_id = NULL, body = '{}' WHERE pending_id = ANY (ARRAY(
-                 SELECT pending_id FROM event_pending WHERE ",
-            of_events!(),
-            " LIMIT ",
-            chunk!(),
-            "))"
-        )),
-    ),
+    place("events_pending", None, pending_events!("sensor_id = NULL, ", of_events!())),
     // Their place stays, so that no reader takes what is gone for what got lost.
-    place(
-        "events",
-        None,
-        Step::Walk {
-            bounds: EVENT_BOUNDS,
-            range: concat!(
-                "UPDATE event SET kind = 'erased', sensor_id = NULL, body = '{}'
-                 WHERE cursor > $4 AND cursor <= $5 AND ",
-                of_events!()
-            ),
-        },
-    ),
+    place("events", None, events!("sensor_id = NULL, ", of_events!())),
     // Batches lock them in this order, too.
     place(
         "detections",

@@ -17,6 +17,54 @@ macro_rules! count {
     };
 }
 
+/// Events of these rows, which may wait without a cursor, keep their place and say nothing. `$also` is emptied, too.
+macro_rules! pending_events {
+    ($also:literal, $which:expr) => {
+        Step::Repeat(concat!(
+            "UPDATE event_pending SET kind = 'erased', ",
+            $also,
+            "body = '{}' WHERE pending_id = ANY (ARRAY(SELECT pending_id FROM event_pending WHERE ",
+            $which,
+            " LIMIT ",
+            chunk!(),
+            "))"
+        ))
+    };
+}
+
+/// The same of events that have one: their place stays, so that no reader takes what is gone for what got lost.
+macro_rules! events {
+    ($also:literal, $which:expr) => {
+        Step::Walk {
+            bounds: EVENT_BOUNDS,
+            range: concat!(
+                "UPDATE event SET kind = 'erased', ",
+                $also,
+                "body = '{}' WHERE cursor > $4 AND cursor <= $5 AND ",
+                $which
+            ),
+        }
+    };
+}
+
+/// Names that no flow has any more, of the erasure of such a subject.
+macro_rules! nameless_domains {
+    ($kind:literal) => {
+        Step::Repeat(concat!(
+            "DELETE FROM domain WHERE domain_id = ANY (ARRAY(
+                 SELECT domain_id
+                 FROM erasure JOIN erasure_place USING (erasure_id) JOIN erasure_domain USING (erasure_id)
+                      JOIN domain USING (domain_id)
+                 WHERE kind = '",
+            $kind,
+            "' AND subject_id = $1 AND place = 'domain_search' AND last_used <= marked
+                 LIMIT ",
+            chunk!(),
+            "))"
+        ))
+    };
+}
+
 mod device;
 mod sensor;
 mod user;

@@ -83,18 +83,7 @@ pub const PLACES: &[Place] = &[
     place("rollups_1m", None, Step::Pages(Parent::Rollup1m)),
     place("rollups_1h", None, Step::Pages(Parent::Rollup1h)),
     place("domain_search", None, Step::Search),
-    place(
-        "domains",
-        None,
-        Step::Repeat(concat!(
-            "DELETE FROM domain WHERE domain_id = ANY (ARRAY(
-                 SELECT domain_id
-                 FROM erasure JOIN erasure_place USING (erasure_id) JOIN erasure_domain USING (erasure_id)
-                      JOIN domain USING (domain_id)
-                 WHERE kind = 'sensor' AND subject_id = $1 AND place = 'domain_search' AND last_used <= marked
-                 LIMIT ", chunk!(), "))"
-        )),
-    ),
+    place("domains", None, nameless_domains!("sensor")),
     place("point_totals", count!("point_total", "sensor_id = $1"), delete!("point_total")),
     place("batches", count!("batch", "sensor_id = $1"), delete!("batch")),
     place(
@@ -102,9 +91,15 @@ pub const PLACES: &[Place] = &[
         count!("alert", "labels->>'sensor' = $2"),
         Step::Repeat(concat!(
             "UPDATE alert SET group_key = CASE group_key WHEN $2 THEN $3 ELSE group_key END,
-                 labels = replace(labels::text, ", member!("sensor", "$2"), ", ", member!("sensor", "$3"), ")::json
+                 labels = replace(labels::text, ",
+            member!("sensor", "$2"),
+            ", ",
+            member!("sensor", "$3"),
+            ")::json
              WHERE alert_id = ANY (ARRAY(
-                 SELECT alert_id FROM alert WHERE labels->>'sensor' = $2 LIMIT ", chunk!(), "))"
+                 SELECT alert_id FROM alert WHERE labels->>'sensor' = $2 LIMIT ",
+            chunk!(),
+            "))"
         )),
     ),
     place(
@@ -112,11 +107,23 @@ pub const PLACES: &[Place] = &[
         None,
         Step::Repeat(concat!(
             "UPDATE alert_delivery SET alerts = replace(
-                 replace(alerts::text, ", member!("sensor", "$2"), ", ", member!("sensor", "$3"), "),
-                 ", member!("group", "$2"), ", ", member!("group", "$3"), ")::json
+                 replace(alerts::text, ",
+            member!("sensor", "$2"),
+            ", ",
+            member!("sensor", "$3"),
+            "),
+                 ",
+            member!("group", "$2"),
+            ", ",
+            member!("group", "$3"),
+            ")::json
              WHERE delivery_id = ANY (ARRAY(
-                 SELECT delivery_id FROM alert_delivery WHERE strpos(alerts::text, ", member!("sensor", "$2"), ") > 0
-                 LIMIT ", chunk!(), "))"
+                 SELECT delivery_id FROM alert_delivery WHERE strpos(alerts::text, ",
+            member!("sensor", "$2"),
+            ") > 0
+                 LIMIT ",
+            chunk!(),
+            "))"
         )),
     )
     .after(ALERTS_SETTLED),
@@ -124,27 +131,9 @@ pub const PLACES: &[Place] = &[
     place("audit", count!("audit", of_log!()), Step::Walk { bounds: AUDIT_BOUNDS, range: AUDIT })
         .after(MAY_ALTER_AUDIT),
     // Those without a cursor first: they may get one meanwhile, and are found with it.
-    place(
-        "events_pending",
-        None,
-        Step::Repeat(concat!(
-            "UPDATE event_pending SET kind = 'erased', sensor_id = NULL, body = '{}' WHERE pending_id = ANY (ARRAY(
-                 SELECT pending_id FROM event_pending WHERE ", of_events!(), " LIMIT ", chunk!(), "))"
-        )),
-    ),
+    place("events_pending", None, pending_events!("sensor_id = NULL, ", of_events!())),
     // Their place stays, so that no reader takes what is gone for what got lost.
-    place(
-        "events",
-        count!("event", "sensor_id = $1"),
-        Step::Walk {
-            bounds: EVENT_BOUNDS,
-            range: concat!(
-                "UPDATE event SET kind = 'erased', sensor_id = NULL, body = '{}'
-                 WHERE cursor > $4 AND cursor <= $5 AND ",
-                of_events!()
-            ),
-        },
-    ),
+    place("events", count!("event", "sensor_id = $1"), events!("sensor_id = NULL, ", of_events!())),
     place("detections", count!("detection", "sensor_id = $1"), delete!("detection")),
     place(
         "enrollments",
@@ -158,7 +147,11 @@ pub const PLACES: &[Place] = &[
     place("observation_points", count!("observation_point", "sensor_id = $1"), delete!("observation_point")),
     place("status", count!("sensor_status", "sensor_id = $1"), delete!("sensor_status")),
     place("presence", count!("sensor_presence", "sensor_id = $1"), delete!("sensor_presence")),
-    place("configurations", count!("sensor_configuration", "sensor_id = $1"), delete!("sensor_configuration")),
+    place(
+        "configurations",
+        count!("sensor_configuration", "sensor_id = $1"),
+        delete!("sensor_configuration"),
+    ),
     place(
         "configuration_reports",
         count!("sensor_configuration_report", "sensor_id = $1"),

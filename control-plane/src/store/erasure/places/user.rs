@@ -146,28 +146,7 @@ pub const PLACES: &[Place] = &[
     place("audit", count!("audit", of_log!()), Step::Walk { bounds: AUDIT_BOUNDS, range: AUDIT })
         .after(MAY_ALTER_AUDIT),
     // Those without a cursor first: they may get one meanwhile, and are found with it.
-    place(
-        "events_pending",
-        None,
-        Step::Repeat(concat!(
-            "UPDATE event_pending SET kind = 'erased', body = '{}' WHERE pending_id = ANY (ARRAY(
-                 SELECT pending_id FROM event_pending WHERE ",
-            of_events!(),
-            " LIMIT ",
-            chunk!(),
-            "))"
-        )),
-    ),
+    place("events_pending", None, pending_events!("", of_events!())),
     // Their place stays, so that no reader takes what is gone for what got lost.
-    place(
-        "events",
-        None,
-        Step::Walk {
-            bounds: EVENT_BOUNDS,
-            range: concat!(
-                "UPDATE event SET kind = 'erased', body = '{}' WHERE cursor > $4 AND cursor <= $5 AND ",
-                of_events!()
-            ),
-        },
-    ),
+    place("events", None, events!("", of_events!())),
 ];
