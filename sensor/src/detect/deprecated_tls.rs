@@ -9,7 +9,7 @@
 //! **Counts** connections. **Memory**: 4,096 connections that were counted already, since a forwarded one is seen twice.
 
 use super::findings::Findings;
-use super::memory::{Memory, Told};
+use super::memory::{Moment, Told};
 use super::networks::contains;
 use super::watch::Looker;
 use super::{Detection, Evidence, Kind, Severity, Subject};
@@ -18,18 +18,16 @@ use crate::kernel::FlowKey;
 use crate::observe::{Carrier, Observation, Seen};
 
 const CONNECTIONS: usize = 4_096;
-/// The same hello once more, on its way out of a gateway, comes within so long.
-const AGAIN_NS: i64 = 1_000_000_000;
 
 pub(super) struct DeprecatedTls {
     settings: Settings,
-    counted: Memory<FlowKey, Option<i64>>,
+    counted: Moment<FlowKey>,
     findings: Findings,
 }
 
 impl DeprecatedTls {
     pub(super) fn new(settings: Settings) -> Self {
-        Self { settings, counted: Memory::new(CONNECTIONS), findings: Findings::new(CONNECTIONS) }
+        Self { settings, counted: Moment::new(CONNECTIONS), findings: Findings::new(CONNECTIONS) }
     }
 }
 
@@ -54,8 +52,7 @@ impl Looker for DeprecatedTls {
             return;
         }
         let at_ns = observation.time_ns;
-        let before = self.counted.entry(flow).replace(at_ns);
-        if before.is_some_and(|before| at_ns.saturating_sub(before).abs() < AGAIN_NS) {
+        if self.counted.has(flow, at_ns) {
             return;
         }
         let severity = if version == "SSL 3.0" { Severity::High } else { Severity::Medium };

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use super::domain::registered;
 use super::findings::Findings;
-use super::memory::{Memory, Told};
+use super::memory::{Moment, Told};
 use super::watch::Looker;
 use super::{Detection, Evidence, Kind, Severity, Subject};
 use crate::kernel::FlowKey;
@@ -24,19 +24,17 @@ use crate::observe::{DnsKind, Name, Observation, Seen};
 use crate::threat::Known;
 
 const SIGHTINGS: usize = 4_096;
-/// The same once more, on its way out of a gateway, comes within so long.
-const AGAIN_NS: i64 = 1_000_000_000;
 
 pub(super) struct ListedDomain {
     /// What the lists say now.
     known: watch::Receiver<Arc<Known>>,
-    counted: Memory<FlowKey, Option<i64>>,
+    counted: Moment<FlowKey>,
     findings: Findings,
 }
 
 impl ListedDomain {
     pub(super) fn new(known: watch::Receiver<Arc<Known>>) -> Self {
-        Self { known, counted: Memory::new(SIGHTINGS), findings: Findings::new(SIGHTINGS) }
+        Self { known, counted: Moment::new(SIGHTINGS), findings: Findings::new(SIGHTINGS) }
     }
 }
 
@@ -62,8 +60,7 @@ impl Looker for ListedDomain {
         let known = Arc::clone(&self.known.borrow());
         let Some(list) = known.listed(text) else { return };
         let at_ns = observation.time_ns;
-        let before = self.counted.entry(flow).replace(at_ns);
-        if before.is_some_and(|before| at_ns.saturating_sub(before).abs() < AGAIN_NS) {
+        if self.counted.has(flow, at_ns) {
             return;
         }
         let (subject, severity) = if connects {

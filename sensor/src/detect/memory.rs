@@ -68,6 +68,28 @@ impl<K: Hash + Eq + Clone, V: Default> Memory<K, V> {
     }
 }
 
+/// What was seen a moment ago: a frame that a gateway forwards is seen on its way in and on its way out.
+pub struct Moment<K>(Memory<K, Option<i64>>);
+
+impl<K: Hash + Eq + Clone> Moment<K> {
+    const LENGTH_NS: i64 = 1_000_000_000;
+
+    pub fn new(capacity: usize) -> Self {
+        Self(Memory::new(capacity))
+    }
+
+    /// Whether it was; it is from now on.
+    pub fn has(&mut self, key: K, at_ns: i64) -> bool {
+        let before = self.0.entry(key).replace(at_ns);
+        before.is_some_and(|before| at_ns.saturating_sub(before).abs() < Self::LENGTH_NS)
+    }
+
+    /// Entries forgotten for want of room, ever.
+    pub fn forgotten(&self) -> u64 {
+        self.0.forgotten()
+    }
+}
+
 /// Events in windows of a fixed length: of a window that reaches its threshold all are told, of others none.
 #[derive(Debug)]
 pub struct Burst {
