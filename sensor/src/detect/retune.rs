@@ -1,5 +1,7 @@
 //! Other parameters while the sensor runs: a detector whose section did not change keeps what it remembers.
 
+use std::collections::BTreeMap;
+
 use super::{Engine, Kind, Networks};
 use crate::config::Detect;
 
@@ -10,24 +12,38 @@ impl Engine {
             return;
         }
         let new = Self::new(config).with_lists(config, self.lists.clone());
-        let mut old = std::mem::take(&mut self.detectors);
-        for detector in new.detectors {
-            let kind = detector.kind();
-            let before = old.iter().position(|old| old.kind() == kind && same(kind, &self.config, config));
-            self.detectors.push(before.map_or(detector, |at| old.swap_remove(at)));
-        }
-        for gone in old {
-            // Counted once, by whoever counted it.
-            *self.past.entry(gone.kind()).or_default() += gone.forgotten();
-        }
+        let change = (&self.config, config);
+        keep(&mut self.detectors, new.detectors, |it| (it.kind(), it.forgotten()), change, &mut self.past);
         self.networks = Networks::new(&config.internal);
         self.open.bound(config.max_open, config.quiet.0);
         self.config = config.clone();
     }
 }
 
+/// Puts the new ones in the place of the old, but for those whose parameters did not change: they keep what they
+/// remember. `of` tells of one its kind, and what it forgot; of those that go, `past` keeps that.
+pub(super) fn keep<T>(
+    those: &mut Vec<T>,
+    new: Vec<T>,
+    of: impl Fn(&T) -> (Kind, u64),
+    (before, after): (&Detect, &Detect),
+    past: &mut BTreeMap<Kind, u64>,
+) {
+    let mut old = std::mem::take(those);
+    for it in new {
+        let kind = of(&it).0;
+        let stays = old.iter().position(|old| of(old).0 == kind && same(kind, before, after));
+        those.push(stays.map_or(it, |at| old.swap_remove(at)));
+    }
+    for gone in old {
+        // Counted once, by whoever counted it.
+        let (kind, forgotten) = of(&gone);
+        *past.entry(kind).or_default() += forgotten;
+    }
+}
+
 /// Whether a detector's own parameters are the same.
-pub(super) fn same(kind: Kind, old: &Detect, new: &Detect) -> bool {
+fn same(kind: Kind, old: &Detect, new: &Detect) -> bool {
     match kind {
         Kind::PortScan => old.port_scan == new.port_scan,
         Kind::SynFlood => old.syn_flood == new.syn_flood,

@@ -12,7 +12,7 @@ use super::dga::Dga;
 use super::dns_tunnel::DnsTunnel;
 use super::listed_domain::ListedDomain;
 use super::new_device::NewDevice;
-use super::retune::same;
+use super::retune::keep;
 use super::servers::Servers;
 use super::{Detection, Kind};
 use crate::config::Detect;
@@ -93,15 +93,8 @@ impl Watch {
             return;
         }
         let new = Self::new(config).with_lists(self.lists.clone());
-        let mut old = std::mem::take(&mut self.lookers);
-        for looker in new.lookers {
-            let kind = looker.kind();
-            let before = old.iter().position(|old| old.kind() == kind && same(kind, &self.config, config));
-            self.lookers.push(before.map_or(looker, |at| old.swap_remove(at)));
-        }
-        for gone in old {
-            *self.past.entry(gone.kind()).or_default() += gone.forgotten();
-        }
+        let change = (&self.config, config);
+        keep(&mut self.lookers, new.lookers, |it| (it.kind(), it.forgotten()), change, &mut self.past);
         self.config = config.clone();
     }
 
