@@ -20,7 +20,8 @@ use sha2::{Digest as _, Sha256};
 use utoipa::IntoParams;
 
 use super::{ApiError, AppState};
-use crate::store::filter::Filter;
+use crate::expression::Comparison;
+use crate::store::filter::{Filter, Held};
 use crate::store::version::version;
 
 /// Bounds the keys, which bodies do not count.
@@ -103,6 +104,18 @@ impl Question<'_> {
         for part in [self.route.as_bytes(), version].into_iter().chain(parts) {
             hash.update((part.len() as u64).to_be_bytes());
             hash.update(part);
+        }
+        // What devices had is no part of the flows' version.
+        if let Some(expression) = &self.filter.expression {
+            expression.each(&mut |test| {
+                if let Comparison::Held(held) = &test.comparison {
+                    for Held { sensor_id, address, from_ns, until_ns } in held {
+                        hash.update(sensor_id.to_be_bytes());
+                        hash.update(address.to_string());
+                        hash.update([from_ns.to_be_bytes(), until_ns.to_be_bytes()].concat());
+                    }
+                }
+            });
         }
         hash.finalize().into()
     }

@@ -81,6 +81,10 @@ const COLUMNS: &[(&str, &str, Value)] = &[
     ("dst_executable", "", OptionalText(|flow| flow.dst_process.known(|process| &process.executable))),
     ("dst_container", "", OptionalText(|flow| flow.dst_process.known(|process| &process.container))),
     ("dst_unit", "", OptionalText(|flow| flow.dst_process.known(|process| &process.unit))),
+    ("src_device", "", OptionalText(|flow| flow.src_device.as_ref().and_then(|device| device.name.clone()))),
+    ("src_device_id", "", OptionalInt64(|flow| flow.src_device.as_ref().map(|device| device.device_id))),
+    ("dst_device", "", OptionalText(|flow| flow.dst_device.as_ref().and_then(|device| device.name.clone()))),
+    ("dst_device_id", "", OptionalInt64(|flow| flow.dst_device.as_ref().map(|device| device.device_id))),
 ];
 
 fn crossed(point: &Point) -> String {

@@ -76,7 +76,7 @@ pub struct Candidate {
 
 /// Complete a filter
 ///
-/// For input fields: what may stand at the cursor, names of sensors, interfaces and domains among it, and the first
+/// For input fields: what may stand at the cursor, names of sensors, devices, interfaces and domains among it, and the first
 /// fault of the text.
 #[utoipa::path(
     get,
@@ -107,10 +107,13 @@ pub async fn complete(
             Field::Executable => Names::Executables,
             Field::Container => Names::Containers,
             Field::Unit => Names::Units,
+            Field::Device | Field::SrcDevice | Field::DstDevice => Names::Devices,
             _ => Names::Interfaces,
         };
         let names = names::beginning_with(&state.pool, names, &completion.prefix, MAX_NAMES).await?;
-        candidates.extend(names.into_iter().map(|text| Candidate { text, description: "" }));
+        candidates.extend(
+            names.into_iter().map(|text| Candidate { text: expression::quoted(&text), description: "" }),
+        );
     }
     let parsed = expression::parse(&filter);
     let valid = parsed.is_ok();

@@ -69,7 +69,7 @@ pub struct Page {
     "dst_asn": 64_496, "src_organisation": null, "dst_organisation": "Example Hosting",
     "src_process": "curl", "src_executable": "/usr/bin/curl", "src_container": null,
     "src_unit": "session-3.scope", "dst_process": null, "dst_executable": null, "dst_container": null,
-    "dst_unit": null
+    "dst_unit": null, "src_device": "ann's laptop", "src_device_id": 7, "dst_device": null, "dst_device_id": null
 }))]
 pub struct Flow {
     pub sensor: String,
@@ -141,6 +141,13 @@ pub struct Flow {
     pub dst_executable: Option<String>,
     pub dst_container: Option<String>,
     pub dst_unit: Option<String>,
+    /// Name of the device that had the initiator's address at the time, where it has one
+    pub src_device: Option<String>,
+    /// Its id
+    pub src_device_id: Option<i64>,
+    /// The same of the responder's
+    pub dst_device: Option<String>,
+    pub dst_device_id: Option<i64>,
 }
 
 impl From<flows::Flow> for Flow {
@@ -191,6 +198,10 @@ impl From<flows::Flow> for Flow {
             dst_executable: flow.dst_process.known(|process| &process.executable),
             dst_container: flow.dst_process.known(|process| &process.container),
             dst_unit: flow.dst_process.known(|process| &process.unit),
+            src_device_id: flow.src_device.as_ref().map(|device| device.device_id),
+            src_device: flow.src_device.and_then(|device| device.name),
+            dst_device_id: flow.dst_device.as_ref().map(|device| device.device_id),
+            dst_device: flow.dst_device.and_then(|device| device.name),
         }
     }
 }

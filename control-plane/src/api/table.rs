@@ -8,7 +8,7 @@ pub struct Table {
     begun: bool,
 }
 
-const COLUMNS: [&str; 45] = [
+const COLUMNS: [&str; 49] = [
     "sensor",
     "sensor_id",
     "window_start",
@@ -54,6 +54,10 @@ const COLUMNS: [&str; 45] = [
     "dst_executable",
     "dst_container",
     "dst_unit",
+    "src_device",
+    "src_device_id",
+    "dst_device",
+    "dst_device_id",
 ];
 
 impl Table {
@@ -119,6 +123,10 @@ fn fields(flow: &Flow) -> [String; COLUMNS.len()] {
         text(flow.dst_executable.as_ref()),
         text(flow.dst_container.as_ref()),
         text(flow.dst_unit.as_ref()),
+        text(flow.src_device.as_ref()),
+        text(flow.src_device_id.map(|id| id.to_string()).as_ref()),
+        text(flow.dst_device.as_ref()),
+        text(flow.dst_device_id.map(|id| id.to_string()).as_ref()),
     ]
 }
 

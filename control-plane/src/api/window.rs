@@ -7,6 +7,7 @@ use super::params::{FromParams, Params};
 use super::{ApiError, AppState};
 use crate::expression::{self, Expression, protocol_number};
 use crate::store::Reference;
+use crate::store::devices::{self, HeldError};
 use crate::store::filter::{Filter, Network};
 use crate::store::sensors;
 
@@ -194,6 +195,10 @@ impl FilterParams {
                     .ok_or_else(|| ApiError::parameter("sensor", "no sensor has this id or name"))?,
             ),
         };
+        let expression = match &self.filter {
+            None => None,
+            Some(filter) => Some(devices::resolve(&state.pool, filter, (window.from, window.to)).await?),
+        };
         Ok(Filter {
             from: window.from,
             to: window.to,
@@ -206,8 +211,17 @@ impl FilterParams {
             dst_port: self.dst_port,
             protocol: self.protocol,
             min_octets: self.min_octets,
-            expression: self.filter.clone(),
+            expression,
         })
+    }
+}
+
+impl From<HeldError> for ApiError {
+    fn from(error: HeldError) -> Self {
+        match error {
+            HeldError::TooMany => Self::parameter("filter", error.to_string()),
+            HeldError::Store(error) => error.into(),
+        }
     }
 }
 

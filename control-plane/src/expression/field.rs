@@ -65,6 +65,12 @@ fields! {
     Dst = "dst", Kind::Network;
     /// Address or network of either side
     Address = "address", Kind::Network;
+    /// Device of either side, by name or id
+    Device = "device", Kind::Name;
+    /// Initiator's device
+    SrcDevice = "src_device", Kind::Name;
+    /// Responder's device
+    DstDevice = "dst_device", Kind::Name;
     /// Initiator's port
     SrcPort = "src_port", PORT;
     /// Responder's port
@@ -206,6 +212,12 @@ impl Field {
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|field| name.eq_ignore_ascii_case(field.name()))
+    }
+
+    /// Whether its names are those of devices, whose addresses stand in flows.
+    #[must_use]
+    pub const fn is_device(self) -> bool {
+        matches!(self, Self::Device | Self::SrcDevice | Self::DstDevice)
     }
 
     /// The operators that it can stand before.

@@ -23,8 +23,9 @@ mod token;
 pub use complete::{Candidate, Completion, complete};
 pub use field::{Field, Kind, protocol_number};
 pub use parse::parse;
+pub use token::quoted;
 
-use crate::store::filter::Network;
+use crate::store::filter::{Held, Network};
 
 /// Longest text that is read, in bytes.
 pub const MAX_TEXT: usize = 4_096;
@@ -46,6 +47,33 @@ pub enum Expression {
     Test(Test),
 }
 
+impl Expression {
+    /// Shows every test.
+    pub fn each(&self, see: &mut impl FnMut(&Test)) {
+        match self {
+            Self::All(parts) | Self::Any(parts) => {
+                for part in parts {
+                    part.each(see);
+                }
+            }
+            Self::Not(inner) => inner.each(see),
+            Self::Test(test) => see(test),
+        }
+    }
+
+    /// The same with other tests.
+    #[must_use]
+    pub fn with(&self, other: &impl Fn(&Test) -> Test) -> Self {
+        let all = |parts: &[Self]| parts.iter().map(|part| part.with(other)).collect();
+        match self {
+            Self::All(parts) => Self::All(all(parts)),
+            Self::Any(parts) => Self::Any(all(parts)),
+            Self::Not(inner) => Self::Not(Box::new(inner.with(other))),
+            Self::Test(test) => Self::Test(other(test)),
+        }
+    }
+}
+
 /// One field held against something. What is unknown of a flow passes no test.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Test {
@@ -63,6 +91,8 @@ pub enum Comparison {
     AtLeast(u64),
     /// A pattern; `*` stands for anything.
     Like(String),
+    /// What devices had, in the place of their names: nobody writes it, `store::devices` puts it there.
+    Held(Vec<Held>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

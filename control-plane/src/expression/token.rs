@@ -29,6 +29,19 @@ fn is_word(char: char) -> bool {
     char.is_alphanumeric() || "_.:/*-".contains(char)
 }
 
+/// A value as it can stand in an expression: in quotes where it is more than a word.
+#[must_use]
+pub fn quoted(value: &str) -> String {
+    if !value.is_empty() && value.chars().all(is_word) {
+        return value.to_owned();
+    }
+    let escaped = value.chars().flat_map(|char| {
+        let escape = matches!(char, '"' | '\\').then_some('\\');
+        escape.into_iter().chain([char])
+    });
+    format!("\"{}\"", escaped.collect::<String>())
+}
+
 pub(super) fn tokens(text: &str) -> Result<Vec<Placed>, ExpressionError> {
     let chars: Vec<char> = text.chars().collect();
     let mut placed = Vec::new();
@@ -49,7 +62,7 @@ pub(super) fn tokens(text: &str) -> Result<Vec<Placed>, ExpressionError> {
                 }
             }
             '"' | '\'' => {
-                let (quoted, end) = quoted(&chars, at)?;
+                let (quoted, end) = between_quotes(&chars, at)?;
                 at = end;
                 Token::Text(quoted)
             }
@@ -75,7 +88,7 @@ pub(super) fn tokens(text: &str) -> Result<Vec<Placed>, ExpressionError> {
 }
 
 /// Quoted text and where it ends; a backslash takes the next character as it is.
-fn quoted(chars: &[char], start: usize) -> Result<(String, usize), ExpressionError> {
+fn between_quotes(chars: &[char], start: usize) -> Result<(String, usize), ExpressionError> {
     let quote = chars[start];
     let mut text = String::new();
     let mut at = start + 1;

@@ -1,10 +1,9 @@
 //! Flows as a stream: all that a filter chooses, in one snapshot, never more than a few pages in memory.
 
-use futures_util::{StreamExt as _, pin_mut};
 use tokio::sync::mpsc;
 
 use super::filter::{Filter, Sql};
-use super::flows::{COLUMNS, Flow, Names};
+use super::flows::{COLUMNS, Flow, Names, find_devices};
 use super::{Class, Isolation, Pool, StoreError};
 
 /// Flows that are handed over at once.
@@ -40,24 +39,25 @@ async fn stream(
     limit: i64,
     pages: &mpsc::Sender<Result<Vec<Flow>, StoreError>>,
 ) -> Result<(), StoreError> {
-    let mut sql = Sql::new(&format!("SELECT {COLUMNS} FROM flow"));
+    // A cursor, so that what a page refers to can be asked for in the same snapshot.
+    let mut sql = Sql::new(&format!("DECLARE flows NO SCROLL CURSOR FOR SELECT {COLUMNS} FROM flow"));
     sql.push_filter(filter);
     let limit = sql.bind(limit, tokio_postgres::types::Type::INT8);
     sql.push(&format!(" ORDER BY window_start DESC, sensor_id DESC, flow_id DESC LIMIT {limit}"));
     let lease = pool.begin(Class::Export, Isolation::Snapshot, "flows_export").await?;
     let result = async {
         let names = Names::all(&lease).await?;
-        let rows = lease.client().query_typed_raw(&sql.text, sql.parameters()).await?;
-        pin_mut!(rows);
-        let mut page = Vec::with_capacity(PAGE);
-        while let Some(row) = rows.next().await {
-            page.push(names.flow(&row?));
-            if page.len() == PAGE && pages.send(Ok(std::mem::take(&mut page))).await.is_err() {
+        lease.client().query_typed(&sql.text, &sql.parameters()).await?;
+        let fetch = format!("FETCH {PAGE} FROM flows");
+        loop {
+            let rows = lease.client().query_typed(&fetch, &[]).await?;
+            let mut page: Vec<Flow> = rows.iter().map(|row| names.flow(row)).collect();
+            find_devices(&lease, &mut page).await?;
+            // The last page, and a first one where there are no flows, too: whoever waits learns that it worked.
+            if pages.send(Ok(page)).await.is_err() || rows.len() < PAGE {
                 break;
             }
         }
-        // The last page, and a first one where there are no flows: whoever waits learns that it worked.
-        let _ = pages.send(Ok(page)).await;
         Ok(())
     }
     .await;

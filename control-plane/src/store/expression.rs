@@ -3,7 +3,7 @@
 use tokio_postgres::types::Type;
 use weir_wire::{NameSource, link};
 
-use super::filter::Sql;
+use super::filter::{Held, Sql};
 use crate::expression::{Comparison, Expression, Field, Kind, Test, Value};
 
 impl Sql {
@@ -44,6 +44,7 @@ impl Sql {
                 let pattern = self.bind(like(&spelled(*field, pattern)), Type::TEXT);
                 vec![named(*field, &format!("LIKE {pattern}"))]
             }
+            Comparison::Held(held) => vec![self.held(*field, held)],
         };
         self.push(&format!("({})", conditions.join(" OR ")));
     }
@@ -89,6 +90,27 @@ impl Sql {
         self.bind(i64::try_from(number).unwrap_or(i64::MAX), Type::INT8)
     }
 
+    /// Flows with one of these addresses, while it was somebody's. The list of addresses is looked up in a hash; few
+    /// flows get as far as the times.
+    fn held(&mut self, field: Field, held: &[Held]) -> String {
+        if held.is_empty() {
+            return "FALSE".to_owned();
+        }
+        let addresses = self.bind(held.iter().map(|it| it.address).collect::<Vec<_>>(), Type::INET_ARRAY);
+        let sensors = self.bind(held.iter().map(|it| it.sensor_id).collect::<Vec<_>>(), Type::INT4_ARRAY);
+        let from = self.bind(held.iter().map(|it| it.from_ns).collect::<Vec<_>>(), Type::INT8_ARRAY);
+        let until = self.bind(held.iter().map(|it| it.until_ns).collect::<Vec<_>>(), Type::INT8_ARRAY);
+        let of_end = |end: &str| {
+            format!(
+                "({end} = ANY ({addresses}) AND EXISTS (
+                     SELECT FROM unnest({sensors}, {addresses}, {from}, {until})
+                                 AS held (sensor, address, from_ns, until_ns)
+                     WHERE address = {end} AND sensor = sensor_id AND first_ns >= from_ns AND first_ns < until_ns))"
+            )
+        };
+        either(field, of_end)
+    }
+
     fn in_stack(&mut self, kind: u32, value: u64) -> String {
         let header = self.bind((kind | value as u32) as i32, Type::INT4);
         format!("link @> ARRAY[{header}]")
@@ -102,9 +124,9 @@ fn either(field: Field, test: impl Fn(&str) -> String) -> String {
 
 const fn columns(field: Field) -> &'static [&'static str] {
     match field {
-        Field::Src => &["src"],
-        Field::Dst => &["dst"],
-        Field::Address => &["src", "dst"],
+        Field::Src | Field::SrcDevice => &["src"],
+        Field::Dst | Field::DstDevice => &["dst"],
+        Field::Address | Field::Device => &["src", "dst"],
         Field::SrcPort => &["src_port"],
         Field::DstPort => &["dst_port"],
         Field::Port => &["src_port", "dst_port"],
@@ -161,6 +183,8 @@ fn named(field: Field, test: &str) -> String {
         Field::Executable => of_process(field, "executable", test),
         Field::Container => of_process(field, "container", test),
         Field::Unit => of_process(field, "unit", test),
+        // Nobody was asked whose addresses they were: nobody's.
+        Field::Device | Field::SrcDevice | Field::DstDevice => "FALSE".to_owned(),
         _ => of_point(&format!("interface {test}")),
     }
 }

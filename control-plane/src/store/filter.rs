@@ -90,6 +90,15 @@ impl ToSql for Network {
     to_sql_checked!();
 }
 
+/// An address that was somebody's at a sensor, from a time until before another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Held {
+    pub sensor_id: i32,
+    pub address: IpAddr,
+    pub from_ns: i64,
+    pub until_ns: i64,
+}
+
 /// Flows whose window starts in `from..to`, and that pass every given test.
 #[derive(Clone, Debug)]
 pub struct Filter {

@@ -1,12 +1,13 @@
 //! Flows, newest first, page by page.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::time::SystemTime;
 
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
+use super::devices::{Holder, Holders};
 use super::filter::{Filter, Sql};
 use super::processes::Process;
 use super::{Class, Isolation, Lease, Pool, StoreError};
@@ -55,6 +56,8 @@ pub struct Flow {
     pub dst_place: Place,
     pub src_process: Process,
     pub dst_process: Process,
+    pub src_device: Option<Holder>,
+    pub dst_device: Option<Holder>,
 }
 
 /// Where an address is, as far as the sensor's databases told.
@@ -106,7 +109,9 @@ pub async fn list(
         let result = async {
             let rows = lease.client().query_typed(&sql.text, &sql.parameters()).await?;
             let names = Names::of(&lease, &rows).await?;
-            Ok(rows.iter().map(|row| names.flow(row)).collect())
+            let mut flows = rows.iter().map(|row| names.flow(row)).collect::<Vec<_>>();
+            find_devices(&lease, &mut flows).await?;
+            Ok(flows)
         }
         .await;
         lease.finish(result).await
@@ -213,8 +218,27 @@ impl Names {
             },
             src_process: process(row, "src_process"),
             dst_process: process(row, "dst_process"),
+            src_device: None,
+            dst_device: None,
         }
     }
+}
+
+/// Whose the addresses of a page were when its flows were seen.
+pub(super) async fn find_devices(lease: &Lease<'_>, flows: &mut [Flow]) -> Result<(), StoreError> {
+    let ends = |flow: &Flow| [flow.src, flow.dst].map(|address| (flow.position.sensor_id, address));
+    // What an erasure left was nobody's.
+    let pairs: BTreeSet<(i32, IpAddr)> =
+        flows.iter().flat_map(ends).filter(|(_, address)| !address.is_unspecified()).collect();
+    let times = flows.iter().map(|flow| flow.position.window_start_us);
+    let (Some(first), Some(last)) = (times.clone().min(), times.max()) else { return Ok(()) };
+    let holders = Holders::of(lease, &pairs, (system_time(first), system_time(last))).await?;
+    for flow in flows {
+        let sensor_id = flow.position.sensor_id;
+        flow.src_device = holders.at(sensor_id, flow.src, flow.first_ns);
+        flow.dst_device = holders.at(sensor_id, flow.dst, flow.first_ns);
+    }
+    Ok(())
 }
 
 /// A process by its four texts; all are empty where the flow has none.

@@ -7,6 +7,7 @@ use super::{Class, Isolation, Pool, StoreError};
 pub enum Names {
     Sensors,
     Interfaces,
+    Devices,
     Domains,
     Processes,
     Executables,
@@ -26,6 +27,10 @@ pub async fn beginning_with(
         Names::Interfaces => {
             "SELECT DISTINCT interface FROM observation_point WHERE starts_with(interface, $1)
              ORDER BY interface LIMIT $2"
+        }
+        Names::Devices => {
+            "SELECT DISTINCT coalesce(name, told_name) FROM device
+             WHERE starts_with(lower(coalesce(name, told_name)), lower($1)) ORDER BY 1 LIMIT $2"
         }
         Names::Domains => "SELECT name FROM domain WHERE starts_with(name, $1) ORDER BY name LIMIT $2",
         Names::Processes => {

@@ -56,7 +56,12 @@ impl Class {
             // cost of a random page is a spinning disk's: it would read whole tables for one dimension.
             Self::Query => "; SET LOCAL work_mem = '32MB'; SET LOCAL random_page_cost = 1.1",
             Self::Maintenance => "; SET LOCAL work_mem = '32MB'",
-            Self::Ingest | Self::Export | Self::Admin => "",
+            // Between two pages it is idle for as long as the receiver pauses; the whole has a limit on our side. And
+            // all rows are wanted, not the first ones soon.
+            Self::Export => {
+                "; SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL cursor_tuple_fraction = 1"
+            }
+            Self::Ingest | Self::Admin => "",
         }
     }
 }

@@ -34,6 +34,7 @@ mod erasure_races;
 mod errors;
 mod events;
 mod flows_compare;
+mod flows_device;
 mod flows_export;
 mod flows_filter;
 mod flows_list;

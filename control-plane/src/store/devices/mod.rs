@@ -2,6 +2,7 @@
 
 mod change;
 mod forgotten;
+mod held;
 mod joined;
 mod told;
 mod tombstones;
@@ -18,6 +19,7 @@ use super::{Class, Isolation, Lease, Pool, Reference, StoreError};
 
 pub use change::{Change, ChangeError, change, merge};
 pub use forgotten::{delete_before, forget_sensor};
+pub use held::{HeldError, Holder, Holders, resolve};
 pub(super) use told::add;
 pub(super) use tombstones::{bury, lock, may_say, title};
 pub use tombstones::{forget as forget_tombstones, held};

@@ -1,0 +1,1 @@
+DROP INDEX device_fact_by_exact_address;
