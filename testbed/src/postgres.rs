@@ -49,14 +49,14 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// A server set for tests: fast, not durable.
+    /// A server set for tests: fast, not durable, in memory where there is plenty.
     pub fn start() -> Result<Self> {
         Self::start_with(Options::default())
     }
 
     pub fn start_with(options: Options) -> Result<Self> {
         let programs = Programs::find(options.namespace.clone())?;
-        let folder = Scratch::new("postgres")?;
+        let folder = if options.durable { Scratch::new("postgres") } else { Scratch::in_memory("postgres") }?;
         programs.give(folder.path())?;
         programs
             .launch("initdb")

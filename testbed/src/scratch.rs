@@ -6,10 +6,15 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::mount::{MntFlags, umount2};
+use nix::sys::statvfs::statvfs;
 
 use crate::{Error, Result};
 
 const PREFIX: &str = "weir-testbed-";
+/// Where Linux keeps a file system in memory for everybody.
+const MEMORY: &str = "/dev/shm";
+/// What must be free there, and of the memory itself, to be used: several times what all tests leave behind.
+const ROOM: u64 = 8 << 30;
 
 /// Distinguishes what one process makes.
 static SERIAL: AtomicU32 = AtomicU32::new(0);
@@ -19,7 +24,7 @@ pub(crate) fn serial() -> u32 {
     SERIAL.fetch_add(1, Ordering::Relaxed)
 }
 
-/// A folder below the system's temporary folder, removed on drop.
+/// A folder below the system's temporary folder, or in memory, removed on drop.
 #[derive(Debug)]
 pub struct Scratch {
     path: PathBuf,
@@ -29,9 +34,21 @@ pub struct Scratch {
 impl Scratch {
     /// Makes a folder; `label` tells a person what it is for.
     pub fn new(label: &str) -> Result<Self> {
+        Self::below(&std::env::temp_dir(), label)
+    }
+
+    /// The same in memory where there is plenty, for many small files that nobody wants back: a disk takes minutes to
+    /// make and to remove what a memory does in seconds.
+    pub fn in_memory(label: &str) -> Result<Self> {
+        let memory = Path::new(MEMORY);
+        let folder = if has_room(memory) { memory.to_owned() } else { std::env::temp_dir() };
+        Self::below(&folder, label)
+    }
+
+    fn below(folder: &Path, label: &str) -> Result<Self> {
         sweep();
         let name = format!("{PREFIX}{}-{}-{label}", std::process::id(), serial());
-        let path = std::env::temp_dir().join(name);
+        let path = folder.join(name);
         fs::create_dir(&path).map_err(Error::io(format!("make the folder {}", path.display())))?;
         Ok(Self { path, keep: false })
     }
@@ -59,8 +76,8 @@ impl Drop for Scratch {
 
 /// Removes the folders of processes that are gone.
 pub fn sweep() {
-    let Ok(entries) = fs::read_dir(std::env::temp_dir()) else { return };
-    for entry in entries.flatten() {
+    let folders = [std::env::temp_dir(), MEMORY.into()];
+    for entry in folders.iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten() {
         let name = entry.file_name();
         if let Some(owner) = name.to_str().and_then(|name| owner(name, PREFIX))
             && !is_alive(owner)
@@ -71,6 +88,15 @@ pub fn sweep() {
             let _ = fs::remove_dir_all(entry.path());
         }
     }
+}
+
+/// Whether a folder is on a file system with room to spare, which the machine has memory for.
+fn has_room(folder: &Path) -> bool {
+    let free = statvfs(folder).map_or(0, |stat| stat.blocks_available() * stat.fragment_size());
+    let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let available = memory.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kib: u64 = available.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0);
+    free.min(kib << 10) >= ROOM
 }
 
 /// The process id in `PREFIX<pid>-…`.
@@ -89,6 +115,15 @@ mod tests {
     #[test]
     fn a_folder_is_gone_after_its_owner() {
         let scratch = Scratch::new("drop").expect("the temporary folder is writable");
+        let path = scratch.path().to_owned();
+        assert!(path.is_dir());
+        drop(scratch);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_folder_in_memory_is_gone_after_its_owner_too() {
+        let scratch = Scratch::in_memory("drop").expect("one of both folders is writable");
         let path = scratch.path().to_owned();
         assert!(path.is_dir());
         drop(scratch);
