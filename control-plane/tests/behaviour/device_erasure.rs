@@ -9,7 +9,7 @@ use weir_control_plane::server;
 use weir_wire::{Batch, Device, Fact, FactValue, Flow, NameSource, Severity};
 
 use crate::devices::{ANOTHER, CARD, MADE_UP, at_site, device, items, named, say, with_address};
-use crate::support::{ADMIN_TOKEN, Plane, SECOND, batch, detection, flow, now_ns, recent_minute_ns};
+use crate::support::{ADMIN_TOKEN, Plane, SECOND, batch, detection, flow, now_ns, recent_minute_ns, rounds};
 
 const HOUR: i64 = 3_600 * SECOND;
 const PHONE: [u8; 4] = [10, 77, 0, 5];
@@ -224,8 +224,7 @@ async fn i5_an_address_is_hidden_for_the_time_in_which_the_erased_device_had_it(
     assert_eq!(plane.traces("unmistakable"), Vec::<String>::new());
 }
 
-/// Turns of the race, with so many devices each: 200 devices, each erased at its own moment.
-const TURNS: u64 = 50;
+/// Devices of a turn of the race, each erased at its own moment.
 const AT_ONCE: u64 = 4;
 
 /// What a sensor tells of the devices of a turn: flows from and to each, a detection, a name that only it asked for.
@@ -278,8 +277,8 @@ async fn i5_a_device_erased_mid_batch_leaves_no_trace_and_no_count_is_lost() {
     for sensor in ["edge-1", "edge-2"] {
         at_site(&plane, sensor, "attic").await;
     }
-    let start = recent_minute_ns();
-    for turn in 0..TURNS {
+    let (start, turns) = (recent_minute_ns(), rounds(12));
+    for turn in 0..turns {
         deliver(&plane, &base[0], &tokens[0], &of_turn(turn, 0, start)).await;
         let there = items(&plane, "").await;
         assert_eq!(there.len() as u64, AT_ONCE, "{there:?}");
@@ -310,8 +309,8 @@ async fn i5_a_device_erased_mid_batch_leaves_no_trace_and_no_count_is_lost() {
         assert_eq!(plane.traces(text), Vec::<String>::new(), "{text}");
     }
     assert_eq!((plane.count("device"), plane.count("detection")), (0, 0));
-    assert_eq!(plane.count("erasure WHERE kind = 'device'"), TURNS * AT_ONCE);
-    let stored = TURNS * 5;
+    assert_eq!(plane.count("erasure WHERE kind = 'device'"), turns * AT_ONCE);
+    let stored = turns * 5;
     assert_eq!((plane.count("batch"), plane.count("flow")), (stored, stored * AT_ONCE * 2));
     let counted =
         "SELECT (SELECT sum(packets + reverse_packets) FROM flow) = (SELECT sum(packets) FROM batch)

@@ -13,9 +13,7 @@ use weir_control_plane::store::erasure::Kind;
 use weir_testbed::weir::{ControlPlane, Place};
 
 use crate::people::PASSWORD;
-use crate::support::{ADMIN_TOKEN, Plane, batch, eventually, mixed_flows, recent_minute_ns};
-
-const ROUNDS: u64 = 150;
+use crate::support::{ADMIN_TOKEN, Plane, batch, eventually, mixed_flows, recent_minute_ns, rounds};
 
 /// Changes one thing after the other until the credential is worth nothing.
 async fn work_until_gone(plane: &Plane<'_>, access: &str) -> u32 {
@@ -38,8 +36,9 @@ async fn u5_a_user_erased_mid_work_leaves_no_trace() {
     let plane =
         Plane::start_with(|config| config.limits.write = Rate { per_minute: 6_000_000, burst: 1_000_000 })
             .await;
+    let rounds = rounds(50);
     let hash = plane.state().auth.passwords.hash(PASSWORD.to_owned().into()).await.expect("hashed");
-    for round in 0..ROUNDS {
+    for round in 0..rounds {
         let (access, user_id) = plane.quick_session(&hash, round, Duration::from_mins(5)).await;
         let end = async {
             tokio::time::sleep(Duration::from_millis(round * 7 % 40)).await;
@@ -57,7 +56,7 @@ async fn u5_a_user_erased_mid_work_leaves_no_trace() {
     plane.all_erased().await;
     assert_eq!(plane.traces("user-"), Vec::<String>::new());
     assert_eq!((plane.count("account"), plane.count("session"), plane.count("api_token")), (0, 0, 0));
-    assert_eq!(plane.count("erasure WHERE kind = 'user'"), ROUNDS);
+    assert_eq!(plane.count("erasure WHERE kind = 'user'"), rounds);
     eventually("nobody follows any more", || async { plane.streams() == 0 }).await;
 }
 

@@ -11,7 +11,7 @@ use weir_control_plane::store::erasure::Kind;
 use weir_control_plane::store::partitions::{self, Parent, Partition};
 use weir_control_plane::store::sensors;
 
-use crate::support::{ADMIN_TOKEN, Plane, SECOND, batch, mixed_flows, now_ns, recent_minute_ns};
+use crate::support::{ADMIN_TOKEN, Plane, SECOND, batch, mixed_flows, now_ns, recent_minute_ns, rounds};
 
 /// Every table that may hold something of a sensor.
 const TABLES: [&str; 7] =
@@ -132,7 +132,7 @@ async fn i5_a_sensor_deleted_mid_batch_leaves_nothing_and_nothing_comes_back() {
     let plane = Plane::start().await;
     let other = plane.sensor("other").await;
     let start = recent_minute_ns();
-    let turns = 100;
+    let turns = rounds(30);
     for turn in 0..turns {
         let name = format!("edge-{turn}");
         let token = plane.sensor(&name).await;

@@ -32,6 +32,12 @@ pub fn shared() -> &'static Postgres {
     &SHARED
 }
 
+/// Rounds of a race, each at another moment: so many, times `WEIR_RACES` where that is set.
+pub fn rounds(usually: u64) -> u64 {
+    let Ok(times) = std::env::var("WEIR_RACES") else { return usually };
+    usually * times.parse::<u64>().expect("WEIR_RACES is a whole number")
+}
+
 /// A new, empty database.
 pub fn database(postgres: &Postgres) -> String {
     let name = format!("test_{}", DATABASES.fetch_add(1, Ordering::Relaxed));
