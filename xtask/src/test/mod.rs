@@ -1,14 +1,16 @@
 //! `cargo xtask test`: every test there is, and one verdict over all of them.
 //!
 //! Unit and property tests run first: they are quick and say best where a fault is. Then the integration
-//! tests of every crate (kernel, Postgres, namespaces, end to end), then the examples in the docs, then the
-//! datapath on other kernels. `--all` adds a bounded run of the fuzzers.
+//! tests of every crate (kernel, Postgres, namespaces, end to end) in two lanes, then the examples in the docs,
+//! then the datapath on other kernels. `--all` adds a bounded run of the fuzzers.
 
-use std::io::{BufRead as _, BufReader};
-use std::process::Stdio;
+mod lanes;
+
+use std::ops::Add;
+use std::process::Command;
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 
 use crate::{cargo, fuzz, kernels, screen, setup};
 
@@ -43,13 +45,6 @@ pub struct Args {
     seed: Option<u64>,
 }
 
-/// What cargo is told, and what a person is.
-const PHASES: [(&str, &[&str]); 3] = [
-    ("unit and property tests", &["--lib", "--bins"]),
-    ("kernel, Postgres and end-to-end tests", &["--test", "*"]),
-    ("examples in the docs", &["--doc"]),
-];
-
 /// Sums of the `test result:` lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Counts {
@@ -70,15 +65,17 @@ pub fn run(args: &Args) -> Result<()> {
     let began = Instant::now();
     let mut total = Counts::default();
     let mut failed = Vec::new();
-    for (name, what) in PHASES {
+    let [busy, waiting] = lanes::lanes()?;
+    let of = |lane: &[String]| test(args, lane.iter().flat_map(|name| ["--test", name]));
+    let phases = [
+        ("unit and property tests", vec![test(args, ["--lib", "--bins"])]),
+        ("kernel, Postgres and end-to-end tests", vec![of(&busy), of(&waiting)]),
+        ("examples in the docs", vec![test(args, ["--doc"])]),
+    ];
+    for (name, commands) in phases {
         screen::step(name);
-        let mut test = cargo::cargo();
-        test.args(["test", "--workspace", "--no-fail-fast"]).args(what);
-        test.args(args.filter.as_deref());
-        let (counts, good) = count(&mut test)?;
-        total.passed += counts.passed;
-        total.failed += counts.failed;
-        total.ignored += counts.ignored;
+        let (counts, good) = lanes::run(commands)?;
+        total = total + counts;
         if !good {
             failed.push(name);
         }
@@ -129,25 +126,31 @@ fn faults(args: &Args) -> Result<()> {
     cargo::run(&mut test)
 }
 
-/// Runs cargo's tests, passes on what they print, and adds up their results.
-fn count(test: &mut std::process::Command) -> Result<(Counts, bool)> {
-    let mut child = test.stdout(Stdio::piped()).spawn().context("start cargo test")?;
-    let output = child.stdout.take().context("cargo test has an output")?;
-    let mut counts = Counts::default();
-    for line in BufReader::new(output).lines() {
-        let line = line.context("read what cargo test prints")?;
-        println!("{line}");
-        counts.add(&line);
+/// Runs these of all tests.
+fn test<'a>(args: &'a Args, which: impl IntoIterator<Item = &'a str>) -> Command {
+    let mut test = cargo::cargo();
+    test.args(["test", "--workspace", "--no-fail-fast"]).args(which).args(args.filter.as_deref());
+    test
+}
+
+impl Add for Counts {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            passed: self.passed + other.passed,
+            failed: self.failed + other.failed,
+            ignored: self.ignored + other.ignored,
+        }
     }
-    let status = child.wait().context("wait for cargo test")?;
-    Ok((counts, status.success()))
 }
 
 impl Counts {
-    fn add(&mut self, line: &str) {
+    /// Takes a line; whether it told the results of a test program.
+    fn read(&mut self, line: &str) -> bool {
         let Some((_, results)) = line.strip_prefix("test result: ").and_then(|rest| rest.split_once(". "))
         else {
-            return;
+            return false;
         };
         for result in results.split("; ") {
             let Some((number, what)) = result.split_once(' ') else { continue };
@@ -159,6 +162,7 @@ impl Counts {
                 _ => {}
             }
         }
+        true
     }
 }
 
@@ -174,7 +178,7 @@ mod tests {
             "test result: FAILED. 2 passed; 1 failed; 4 ignored; 0 measured; 9 filtered out; finished in 1.92s",
             "test a_name ... ok",
         ] {
-            counts.add(line);
+            counts.read(line);
         }
         assert_eq!(counts, Counts { passed: 5, failed: 1, ignored: 4 });
     }
