@@ -218,17 +218,21 @@ async fn pages(
     tables: &[String],
     Standing { reached, partition }: Standing,
 ) -> Result<Stepped, StoreError> {
-    let table = tables.iter().find(|name| match &partition {
+    let ahead = tables.iter().map(String::as_str).filter(|name| match partition.as_deref() {
         // Below zero: to its end.
         Some(at) if reached < 0 => *name > at,
         Some(at) => *name >= at,
         None => true,
     });
-    let Some(table) = table else { return Ok(Stepped { reached, partition, done: true, rows: 0 }) };
-    let from = if partition.as_ref() == Some(table) { reached.max(0) } else { 0 };
-    let sql =
-        "SELECT coalesce(pg_relation_size(to_regclass($1::text)) / current_setting('block_size')::bigint, 0)";
-    let size: i64 = lease.client().query_one(sql, &[table]).await?.get(0);
+    // Most of a new database's partitions are empty, and nothing of the subject comes to them any more.
+    let sql = "SELECT name, pg_relation_size(to_regclass(name)) / current_setting('block_size')::bigint
+               FROM unnest($1::text[]) WITH ORDINALITY AS ahead (name, position)
+               WHERE pg_relation_size(to_regclass(name)) > 0 ORDER BY position LIMIT 1";
+    let Some(row) = lease.client().query_opt(sql, &[&ahead.collect::<Vec<_>>()]).await? else {
+        return Ok(Stepped { reached, partition, done: true, rows: 0 });
+    };
+    let (table, size): (&str, i64) = (row.get(0), row.get(1));
+    let from = if partition.as_deref() == Some(table) { reached.max(0) } else { 0 };
     let to = from.saturating_add(PAGES);
     let range = format!("ctid >= '({from},0)'::tid AND ctid < '({to},0)'::tid");
     let rows = match place.step {
@@ -238,7 +242,7 @@ async fn pages(
         _ => delete(lease, task, table, &range).await?,
     };
     let reached = if to < size { to } else { -1 };
-    Ok(Stepped { rows, reached, partition: Some(table.clone()), done: false })
+    Ok(Stepped { rows, reached, partition: Some(table.to_owned()), done: false })
 }
 
 /// The sensor's rows on some pages, which no index leads to; what names they had is looked for afterwards.
