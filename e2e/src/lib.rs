@@ -12,10 +12,13 @@
 #![forbid(unsafe_code)]
 
 pub mod differential;
+pub mod dns;
 mod expected;
 pub mod faults;
 pub mod hosts;
+pub mod office;
 pub mod steady;
+pub mod tls;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
@@ -180,6 +183,15 @@ impl Site {
             assert!(Instant::now() < deadline, "{what} did not come within {GIVE_UP:?}: {ledger:#?}");
             thread::sleep(POLL);
         }
+    }
+}
+
+/// Waits until this holds; a panic that says `what` if it never does.
+pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + GIVE_UP;
+    while !holds() {
+        assert!(Instant::now() < deadline, "gave up waiting until {what}");
+        thread::sleep(POLL);
     }
 }
 

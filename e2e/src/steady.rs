@@ -191,7 +191,7 @@ fn frame(ethertype: u16, payload: &[u8]) -> Vec<u8> {
 }
 
 /// As a classic capture of Ethernet.
-fn pcap(frames: &[Vec<u8>]) -> Vec<u8> {
+pub(crate) fn pcap(frames: &[Vec<u8>]) -> Vec<u8> {
     let mut capture = Vec::new();
     for word in [0xa1b2_c3d4_u32, 0x0004_0002, 0, 0, 65_535, 1] {
         capture.extend(word.to_le_bytes());

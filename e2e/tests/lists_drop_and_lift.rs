@@ -4,10 +4,10 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, UdpSocket};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use weir_e2e::hosts::{Host, introduce};
-use weir_e2e::{Site, wire};
+use weir_e2e::{Site, until, wire};
 use weir_testbed::mount::Mount;
 use weir_testbed::netns::{Namespace, Veth};
 use weir_testbed::process::Launch;
@@ -32,14 +32,6 @@ fn send(sender: &Namespace, from: Ipv4Addr, packets: usize) {
 fn receive(socket: &UdpSocket, packets: usize) -> Vec<u8> {
     let mut octet = [0];
     (0..packets).map(|_| socket.recv(&mut octet).map(|_| octet[0]).expect("a packet arrives")).collect()
-}
-
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + GIVE_UP;
-    while !holds() {
-        assert!(Instant::now() < deadline, "gave up waiting until {what}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
 }
 
 fn enforces(sensor: &Sensor) {

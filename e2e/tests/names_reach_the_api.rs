@@ -11,9 +11,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use weir_e2e::hosts::{Host, introduce};
-use weir_e2e::{Site, wire};
+use weir_e2e::{Site, dns, tls, until, wire};
 use weir_testbed::netns::{Namespace, Veth};
-use weir_testbed::process::Process;
 use weir_testbed::scratch::Scratch;
 use weir_testbed::weir::{Sensor, Watch};
 
@@ -76,26 +75,6 @@ impl Ground {
     }
 }
 
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + GIVE_UP;
-    while !holds() {
-        assert!(Instant::now() < deadline, "gave up waiting until {what}");
-        thread::sleep(Duration::from_millis(50));
-    }
-}
-
-/// A question for the address of `name`.
-fn question(id: u16, name: &str) -> Vec<u8> {
-    let mut message = id.to_be_bytes().to_vec();
-    message.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
-    for label in name.split('.') {
-        message.push(label.len() as u8);
-        message.extend(label.bytes());
-    }
-    message.extend([0, 0, 1, 0, 1]);
-    message
-}
-
 /// A resolver that knows every name but those that begin with `missing`, and keeps silent of those with `silent`.
 struct Resolver {
     stop: Arc<AtomicBool>,
@@ -148,14 +127,7 @@ impl Drop for Resolver {
 
 /// Asks, and waits for an answer up to `patience`; whether one came.
 fn ask(client: &Namespace, id: u16, name: &str, patience: Duration) -> bool {
-    let asked = client.enter(|| -> std::io::Result<bool> {
-        let socket = UdpSocket::bind((CLIENT, 0))?;
-        socket.connect((SERVER, 53))?;
-        socket.set_read_timeout(Some(patience))?;
-        socket.send(&question(id, name))?;
-        Ok(socket.recv(&mut [0; 512]).is_ok())
-    });
-    asked.expect("the namespace is entered").expect("the question is sent")
+    dns::ask(client, (SERVER, 53).into(), id, name, patience).expect("the question is sent")
 }
 
 /// Connects from the client, says something, and reads to the end.
@@ -179,31 +151,13 @@ fn listen(server: &Namespace, port: u16) {
     });
 }
 
-fn tls(server: &Namespace, folder: &Scratch) -> Process {
-    let (key, certificate) = (folder.path().join("key"), folder.path().join("certificate"));
-    let make =
-        ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1"];
-    let make = server.launch("openssl").args(make).args(["-subj", "/CN=test"]);
-    make.arg("-keyout").arg(&key).arg("-out").arg(&certificate).run().expect("a certificate is made");
-    let serve = server.launch("openssl").args(["s_server", "-quiet", "-www", "-accept"]);
-    let serve = serve.arg(format!("{NAMED}:443")).arg("-key").arg(&key).arg("-cert").arg(&certificate);
-    let mut server_process = serve.spawn("openssl s_server", folder.path().join("log")).expect("it starts");
-    server_process
-        .wait_until("it listens", GIVE_UP, || {
-            let sockets = server.launch("ss").args(["-Hltn", "sport = :443"]).run();
-            sockets.is_ok_and(|sockets| !sockets.trim().is_empty())
-        })
-        .expect("it listens");
-    server_process
-}
-
 #[test]
 fn s3_flows_carry_what_was_looked_up_and_said_to_the_api() {
     let ground = Ground::new("[events.names]\ntimeout = \"1s\"\n");
     let Ground { site, client, server, .. } = &ground;
     let _resolver = Resolver::new(server);
     let folder = Scratch::new("names").expect("a folder");
-    let _tls = tls(server, &folder);
+    let _tls = tls::serve(server, (NAMED, 443).into(), &[], folder.path()).expect("it serves");
     listen(server, 80);
     listen(server, 7000);
 
@@ -221,8 +175,7 @@ fn s3_flows_carry_what_was_looked_up_and_said_to_the_api() {
         assert!(ask(client, 3, "www.example.org", GIVE_UP));
         talk(client, 7000, "not a protocol that anybody reads");
         talk(client, 80, "GET /secret HTTP/1.1\r\nHost: Plain.example.org:80\r\n\r\n");
-        let hello = ["s_client", "-connect", &format!("{NAMED}:443"), "-servername", "shop.example.org"];
-        client.launch("openssl").args(hello).run().expect("a handshake");
+        tls::greet(client, (NAMED, 443).into(), "shop.example.org", &[]).expect("a handshake");
         let deadline = Instant::now() + Duration::from_secs(5);
         while ground.named() != expected && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(100));
@@ -259,7 +212,7 @@ fn s1_a_flood_of_names_is_bounded_counted_and_costs_no_packet() {
         socket.connect((SERVER, 53))?;
         socket.set_read_timeout(Some(GIVE_UP))?;
         for id in 0..NAMES {
-            socket.send(&question(id, &format!("{id:0>60}.{id:0>60}.{id:0>60}.example.org")))?;
+            socket.send(&dns::question(id, &format!("{id:0>60}.{id:0>60}.{id:0>60}.example.org")))?;
             socket.recv(&mut [0; 512])?;
         }
         Ok(u64::from(NAMES))

@@ -32,8 +32,11 @@ const WANTED: &[Wanted] = &[
     Wanted { program: "script", package: "bsdutils", found: in_path },
     // A TLS server and its client, for names of flows.
     Wanted { program: "openssl", package: "openssl", found: in_path },
+    // A DHCP server and resolver, for a site of which each part is real.
+    Wanted { program: "dnsmasq", package: "dnsmasq-base", found: in_path },
     // The kernel matrix: an emulator, and what is in its initramfs.
     Wanted { program: "qemu-system-x86_64", package: "qemu-system-x86", found: in_path },
+    // And a DHCP client.
     Wanted { program: "busybox", package: "busybox-static", found: in_path },
     // Fuzzing: libFuzzer is C++.
     Wanted { program: "c++", package: "g++", found: in_path },
