@@ -5,7 +5,7 @@
 //!                                        ^-- jobs (partitions, retention)
 //! ```
 //!
-//! [`expression`] is the language in which operators choose flows. [`api`] speaks HTTP and knows no SQL,
+//! [`expression`] is the language in which operators choose flows, [`naming`] what addresses are called. [`api`] speaks HTTP and knows no SQL,
 //! [`store`] speaks SQL and knows no HTTP; [`ingest`] is the write path between them, [`stream`] tells what
 //! happened to whoever follows it. [`listener`] takes the connections; [`server`] puts the parts together.
 // A flow's example in the document has more fields than the macro's default depth takes.
@@ -23,6 +23,7 @@ pub mod ingest;
 pub mod jobs;
 pub mod limits;
 pub mod listener;
+pub mod naming;
 pub mod outbound;
 pub mod server;
 pub mod store;

@@ -19,6 +19,7 @@ use crate::ingest::{Admission, Ingest};
 use crate::jobs::{Jobs, Maintenance, Presence};
 use crate::limits::Limits;
 use crate::listener::{self, Listener, Tls};
+use crate::naming::Services;
 use crate::outbound::Outbound;
 use crate::store::partitions::Known;
 use crate::store::{Pool, migrations, users};
@@ -75,7 +76,14 @@ pub async fn assemble(config: &Config) -> anyhow::Result<AppState> {
     };
     upkeep.make_ahead(jiff::Timestamp::now()).await.context("make the first partitions")?;
     let outbound = Outbound::new(&config.outbound)?;
-    let alerts = Alerts::new(pool.clone(), outbound.clone(), config.alerts.clone(), Arc::clone(&metrics));
+    let services = Arc::new(Services::new(&config.services.0));
+    let alerts = Alerts::new(
+        pool.clone(),
+        outbound.clone(),
+        config.alerts.clone(),
+        Arc::clone(&services),
+        Arc::clone(&metrics),
+    );
     let presence =
         Presence { pool: pool.clone(), settings: config.sensors.clone(), metrics: Arc::clone(&metrics) };
     presence.begin().await.context("begin to listen for sensors")?;
@@ -114,6 +122,7 @@ pub async fn assemble(config: &Config) -> anyhow::Result<AppState> {
         metrics,
         settings: Arc::new(config.api.clone()),
         sensors: Arc::new(config.sensors.clone()),
+        services,
         retention,
         jobs,
         answers: api::Answers::new(config.api.cache_bytes),

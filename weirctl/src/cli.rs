@@ -82,6 +82,16 @@ token: --token-file or WEIRCTL_TOKEN_FILE.")]
     Detections(DetectionArgs),
     /// What responders were called
     Domains(DomainArgs),
+    /// Networks that have names
+    #[command(after_help = "Examples:
+  weirctl networks add office 10.1.0.0/16 2001:db8:1::/48 --description 'second floor'
+  weirctl networks add guests 10.9.0.0/16 --external
+  weirctl networks remove guests
+  weirctl flows --filter 'src_network = office and scope = outbound'")]
+    Networks {
+        #[command(subcommand)]
+        command: NetworksCommand,
+    },
     /// What fires
     Alerts(AlertArgs),
     /// Settings that are pushed to sensors
@@ -228,6 +238,32 @@ pub enum Judge {
     },
     /// It is one after all
     Reopen { id: u64 },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum NetworksCommand {
+    /// All of them
+    List(PageArgs),
+    /// Name a network: what is stored already has the name, too
+    Add {
+        name: String,
+        /// Such as 10.1.0.0/16
+        #[arg(required = true)]
+        prefixes: Vec<String>,
+        /// Id or name of the only sensor that sees it under these addresses
+        #[arg(long)]
+        sensor: Option<String>,
+        /// Its addresses are not ours
+        #[arg(long)]
+        external: bool,
+        #[arg(long, default_value = "")]
+        description: String,
+    },
+    /// Its addresses have the name of the next larger network, or none
+    Remove {
+        /// Name or id
+        network: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -13,6 +13,7 @@ mod detection;
 mod device;
 pub mod link;
 mod names;
+mod private;
 mod process;
 pub mod settings;
 pub mod text;
@@ -24,6 +25,7 @@ pub use codec::{CodecError, decode, encode};
 pub use detection::{Detection, Fact, FactValue, Severity};
 pub use device::{Device, DeviceAddress, DeviceFact, DeviceReason, DeviceType};
 pub use names::{NameSource, Place};
+pub use private::PRIVATE;
 pub use process::Process;
 
 /// Version of the batch format that this crate writes.

@@ -20,11 +20,13 @@ use jiff::Timestamp;
 use crate::backoff::Backoff;
 use crate::config;
 use crate::jobs::{Job, JobError, Run};
+use crate::naming::{Naming, Services};
 use crate::outbound::Outbound;
 use crate::store::alerts::deliveries::{self, Delivery};
 use crate::store::alerts::rules::{self, MAX_RULES, Rule};
-use crate::store::alerts::{notices, samples, states};
-use crate::store::{Pool, StoreError};
+use crate::store::alerts::samples::{self, Chosen};
+use crate::store::alerts::{notices, states};
+use crate::store::{Pool, StoreError, networks};
 use crate::telemetry::Metrics;
 
 pub use condition::{Condition, Group, Measure, Weight};
@@ -44,13 +46,20 @@ pub struct Alerts {
     pool: Pool,
     outbound: Outbound,
     settings: Arc<config::Alerts>,
+    services: Arc<Services>,
     metrics: Metrics,
 }
 
 impl Alerts {
     #[must_use]
-    pub fn new(pool: Pool, outbound: Outbound, settings: config::Alerts, metrics: Metrics) -> Self {
-        Self { pool, outbound, settings: Arc::new(settings), metrics }
+    pub fn new(
+        pool: Pool,
+        outbound: Outbound,
+        settings: config::Alerts,
+        services: Arc<Services>,
+        metrics: Metrics,
+    ) -> Self {
+        Self { pool, outbound, settings: Arc::new(settings), services, metrics }
     }
 
     /// What one instance does for all.
@@ -80,8 +89,9 @@ impl Alerts {
     /// Looks at every rule once, and queues what is new.
     async fn evaluate(&self, run: &Run) -> Result<(), JobError> {
         let mut failures = 0;
+        let naming = Arc::new(networks::naming(&self.pool, &self.services).await?);
         for rule in rules::list(&self.pool, 0, MAX_RULES).await?.iter().filter(|rule| rule.enabled) {
-            if !self.look(run, rule).await? {
+            if !self.look(run, rule, &naming).await? {
                 failures += 1;
             }
         }
@@ -91,12 +101,13 @@ impl Alerts {
     }
 
     /// Whether the rule has an answer. An error of its question is the rule's; any other ends the run.
-    async fn look(&self, run: &Run, rule: &Rule) -> Result<bool, StoreError> {
+    async fn look(&self, run: &Run, rule: &Rule, naming: &Arc<Naming>) -> Result<bool, StoreError> {
         let found = match rule.condition.expression() {
             Err(error) => Err(error.to_string()),
             Ok(expression) => {
                 let (pool, timeout) = (&self.pool, self.settings.rule_timeout());
-                match samples::breaches(pool, &rule.condition, expression, run.now, timeout).await {
+                let chosen = Chosen { expression, naming: Arc::clone(naming) };
+                match samples::breaches(pool, &rule.condition, chosen, run.now, timeout).await {
                     Ok(found) => Ok(found),
                     Err(error @ StoreError::Unavailable(_)) => return Err(error),
                     Err(error) => Err(error.to_string()),

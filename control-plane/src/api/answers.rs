@@ -100,8 +100,9 @@ impl Question<'_> {
 
     fn tag(&self, version: &[u8]) -> Tag {
         let mut hash = Sha256::new();
+        let edition = self.filter.naming.edition();
         let parts = self.given.iter().flat_map(|(name, value)| [name.as_bytes(), value.as_bytes()]);
-        for part in [self.route.as_bytes(), version].into_iter().chain(parts) {
+        for part in [self.route.as_bytes(), version, &edition].into_iter().chain(parts) {
             hash.update((part.len() as u64).to_be_bytes());
             hash.update(part);
         }

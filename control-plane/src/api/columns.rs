@@ -85,6 +85,10 @@ const COLUMNS: &[(&str, &str, Value)] = &[
     ("src_device_id", "", OptionalInt64(|flow| flow.src_device.as_ref().map(|device| device.device_id))),
     ("dst_device", "", OptionalText(|flow| flow.dst_device.as_ref().and_then(|device| device.name.clone()))),
     ("dst_device_id", "", OptionalInt64(|flow| flow.dst_device.as_ref().map(|device| device.device_id))),
+    ("src_network", "", OptionalText(|flow| flow.src_network.clone())),
+    ("dst_network", "", OptionalText(|flow| flow.dst_network.clone())),
+    ("scope", "", Text(|flow| flow.scope.word().to_owned())),
+    ("service", "", OptionalText(|flow| flow.service.clone())),
 ];
 
 fn crossed(point: &Point) -> String {

@@ -99,7 +99,11 @@ pub async fn complete(
         .into_iter()
         .map(|candidate| Candidate { text: candidate.text, description: candidate.description })
         .collect();
-    if let Some(field) = completion.names_of {
+    if completion.names_of == Some(Field::Service) {
+        let names = state.services.beginning_with(&completion.prefix);
+        let candidate = |text: &str| Candidate { text: text.to_owned(), description: "" };
+        candidates.extend(names.into_iter().take(MAX_NAMES as usize).map(candidate));
+    } else if let Some(field) = completion.names_of {
         let names = match field {
             Field::Sensor => Names::Sensors,
             Field::Name | Field::Sni => Names::Domains,
@@ -108,6 +112,7 @@ pub async fn complete(
             Field::Container => Names::Containers,
             Field::Unit => Names::Units,
             Field::Device | Field::SrcDevice | Field::DstDevice => Names::Devices,
+            Field::Network | Field::SrcNetwork | Field::DstNetwork => Names::Networks,
             _ => Names::Interfaces,
         };
         let names = names::beginning_with(&state.pool, names, &completion.prefix, MAX_NAMES).await?;

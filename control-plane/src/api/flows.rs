@@ -69,7 +69,9 @@ pub struct Page {
     "dst_asn": 64_496, "src_organisation": null, "dst_organisation": "Example Hosting",
     "src_process": "curl", "src_executable": "/usr/bin/curl", "src_container": null,
     "src_unit": "session-3.scope", "dst_process": null, "dst_executable": null, "dst_container": null,
-    "dst_unit": null, "src_device": "ann's laptop", "src_device_id": 7, "dst_device": null, "dst_device_id": null
+    "dst_unit": null, "src_device": "ann's laptop", "src_device_id": 7, "dst_device": null, "dst_device_id": null,
+    "src_network": "office", "dst_network": null, "scope": "outbound",
+    "service": "https"
 }))]
 pub struct Flow {
     pub sensor: String,
@@ -148,6 +150,13 @@ pub struct Flow {
     /// The same of the responder's
     pub dst_device: Option<String>,
     pub dst_device_id: Option<i64>,
+    /// What operators call the network of the initiator's address: the one with the longest prefix
+    pub src_network: Option<String>,
+    pub dst_network: Option<String>,
+    /// Whose the addresses are: `internal`, `outbound`, `inbound`, `external` (nobody's of ours), `multicast` or `broadcast`
+    pub scope: &'static str,
+    /// What the responder's port is called with this protocol: by IANA, or as `[services]` has it
+    pub service: Option<String>,
 }
 
 impl From<flows::Flow> for Flow {
@@ -202,6 +211,10 @@ impl From<flows::Flow> for Flow {
             src_device: flow.src_device.and_then(|device| device.name),
             dst_device_id: flow.dst_device.as_ref().map(|device| device.device_id),
             dst_device: flow.dst_device.and_then(|device| device.name),
+            src_network: flow.src_network,
+            dst_network: flow.dst_network,
+            scope: flow.scope.word(),
+            service: flow.service,
         }
     }
 }

@@ -37,6 +37,7 @@ mod jobs;
 mod ledger;
 mod limit;
 mod linger;
+mod networks;
 mod openapi;
 mod paging;
 mod params;
@@ -74,6 +75,7 @@ use crate::config;
 use crate::ingest::{Admission, Ingest};
 use crate::jobs::Jobs;
 use crate::limits::Limits;
+use crate::naming::Services;
 use crate::outbound::Outbound;
 use crate::store::Pool;
 use crate::stream::Stream;
@@ -101,6 +103,8 @@ pub struct AppState {
     pub metrics: Metrics,
     pub settings: Arc<config::Api>,
     pub sensors: Arc<config::Sensors>,
+    /// What ports are called.
+    pub services: Arc<Services>,
     pub retention: Arc<config::Retention>,
     pub jobs: Jobs,
     /// Answers of expensive questions.
@@ -174,6 +178,11 @@ fn of_data(routes: Routes) -> Routes {
         .add(change_devices, routes!(devices::change))
         .add(change_devices, routes!(devices::merge))
         .add(change_devices, routes!(devices::remove))
+        .add(flows, routes!(networks::list))
+        .add(flows, routes!(networks::get))
+        .add(change_devices, routes!(networks::add))
+        .add(change_devices, routes!(networks::change))
+        .add(change_devices, routes!(networks::remove))
 }
 
 /// Sensors themselves, and what they ask.

@@ -16,6 +16,7 @@ use super::routes::{ADMIN_TOKEN, MACHINE, SENSOR, SESSION};
     (name = "detections", description = "What is a problem, and what was said of it"),
     (name = "search", description = "One question over all that has a name"),
     (name = "devices", description = "Who is on the networks, and what operators say of them"),
+    (name = "networks", description = "What operators call networks"),
     (name = "ingest", description = "For sensors"),
     (name = "auth", description = "Log in, go on, log out"),
     (name = "sessions", description = "Who is logged in from where"),

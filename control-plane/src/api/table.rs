@@ -8,7 +8,7 @@ pub struct Table {
     begun: bool,
 }
 
-const COLUMNS: [&str; 49] = [
+const COLUMNS: [&str; 53] = [
     "sensor",
     "sensor_id",
     "window_start",
@@ -58,6 +58,10 @@ const COLUMNS: [&str; 49] = [
     "src_device_id",
     "dst_device",
     "dst_device_id",
+    "src_network",
+    "dst_network",
+    "scope",
+    "service",
 ];
 
 impl Table {
@@ -127,6 +131,10 @@ fn fields(flow: &Flow) -> [String; COLUMNS.len()] {
         text(flow.src_device_id.map(|id| id.to_string()).as_ref()),
         text(flow.dst_device.as_ref()),
         text(flow.dst_device_id.map(|id| id.to_string()).as_ref()),
+        text(flow.src_network.as_ref()),
+        text(flow.dst_network.as_ref()),
+        flow.scope.to_owned(),
+        text(flow.service.as_ref()),
     ]
 }
 

@@ -131,6 +131,10 @@ pub struct Item {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = 443)]
     pub port: Option<i32>,
+    /// What the port is called, by `port`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "https")]
+    pub service: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "www.example.org")]
     pub name: Option<String>,
@@ -210,11 +214,15 @@ async fn ranking(state: &AppState, params: &TopParams, filter: &Filter) -> Resul
                 previous.items.iter().find(same).map_or_else(Sums::default, |other| Sums::from(other.sums))
             });
             let number = |of: Dimension| item.number.filter(|_| dimension == of);
+            let port = number(Dimension::Service);
+            let service =
+                item.protocol.zip(port).and_then(|(protocol, port)| state.services.of_row(protocol, port));
             Item {
                 src: item.src.map(|src| src.to_string()),
                 dst: item.dst.map(|dst| dst.to_string()),
                 protocol: item.protocol,
-                port: number(Dimension::Service),
+                port,
+                service: service.map(str::to_owned),
                 country: number(Dimension::Country).map(rollup::number::country),
                 asn: number(Dimension::System).map(rollup::number::system),
                 organisation: item.name.clone().filter(|_| dimension == Dimension::System),

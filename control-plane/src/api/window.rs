@@ -1,5 +1,7 @@
 //! The time window and the traffic filter that questions share.
 
+use std::sync::Arc;
+
 use jiff::{SignedDuration, Timestamp};
 use utoipa::IntoParams;
 
@@ -9,7 +11,7 @@ use crate::expression::{self, Expression, protocol_number};
 use crate::store::Reference;
 use crate::store::devices::{self, HeldError};
 use crate::store::filter::{Filter, Network};
-use crate::store::sensors;
+use crate::store::{networks, sensors};
 
 /// Widest window that may be asked for.
 const MAX_WINDOW: SignedDuration = SignedDuration::from_hours(24 * 400);
@@ -212,6 +214,7 @@ impl FilterParams {
             protocol: self.protocol,
             min_octets: self.min_octets,
             expression,
+            naming: Arc::new(networks::naming(&state.pool, &state.services).await?),
         })
     }
 }

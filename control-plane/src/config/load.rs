@@ -169,6 +169,21 @@ mod tests {
     }
 
     #[test]
+    fn names_of_services_are_checked_and_each_port_has_one() {
+        let config = from_file("[services]\n\"tcp/8443\" = \"admin-console\"\n\"132/2905\" = \"m3ua.2\"")
+            .expect("valid");
+        assert_eq!(config.services.0["tcp/8443"], "admin-console");
+        let wrong =
+            "[services]\n\"tcp/70000\" = \"a\"\n\"x/1\" = \"a\"\n\"udp/53\" = \"DNS\"\n\"17/53\" = \"dns\"";
+        let error = from_file(wrong).expect_err("four faults").to_string();
+        for part in
+            ["`tcp/70000` is not", "`x/1` is not", "`DNS` is not", "`udp/53` is the same port as `17/53`"]
+        {
+            assert!(error.contains(part), "{part} in {error}");
+        }
+    }
+
+    #[test]
     fn flags_win_over_the_environment_and_it_over_the_file() {
         let file = tempfile::NamedTempFile::new().expect("a temporary file");
         std::fs::write(file.path(), "listen = \"127.0.0.1:1\"\n[log]\nlevel = \"warn\"").expect("written");

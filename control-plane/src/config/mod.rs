@@ -8,6 +8,7 @@ mod jobs;
 mod limits;
 mod load;
 mod sensors;
+mod services;
 mod stream;
 mod tls;
 
@@ -24,6 +25,7 @@ pub use jobs::Jobs;
 pub use limits::{Limits, Rate, Redis};
 pub use load::{ENV_PREFIX, Overrides, load};
 pub use sensors::Sensors;
+pub use services::Services;
 pub use stream::Stream;
 pub use tls::{ClientAuth, Tls};
 pub use weir_trace::Traces;
@@ -46,6 +48,7 @@ pub struct Config {
     pub database: Database,
     pub auth: Auth,
     pub sensors: Sensors,
+    pub services: Services,
     pub ingest: Ingest,
     pub retention: Retention,
     pub jobs: Jobs,
@@ -190,6 +193,7 @@ impl Default for Config {
             database: Database::default(),
             auth: Auth::default(),
             sensors: Sensors::default(),
+            services: Services::default(),
             ingest: Ingest::default(),
             retention: Retention::default(),
             jobs: Jobs::default(),
@@ -369,6 +373,7 @@ impl Config {
 
         broken.extend(self.traces.check().err().map(|error| error.to_string()));
         self.tls.validate(&mut broken);
+        self.services.validate(&mut broken);
         broken.extend(self.outbound.faults());
         for origin in &self.api.cors_origins {
             let rest = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));

@@ -2,6 +2,8 @@
 
 use weir_wire::{Direction, EndReason, NameSource, TcpState};
 
+use crate::naming::Scope;
+
 /// What values a field takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -71,12 +73,22 @@ fields! {
     SrcDevice = "src_device", Kind::Name;
     /// Responder's device
     DstDevice = "dst_device", Kind::Name;
+    /// Named network of the initiator's address
+    SrcNetwork = "src_network", Kind::Name;
+    /// Named network of the responder's address
+    DstNetwork = "dst_network", Kind::Name;
+    /// Named network of either side's address
+    Network = "network", Kind::Name;
+    /// Where it goes, by whose its addresses are
+    Scope = "scope", Kind::Words(SCOPES);
     /// Initiator's port
     SrcPort = "src_port", PORT;
     /// Responder's port
     DstPort = "dst_port", PORT;
     /// Port of either side
     Port = "port", PORT;
+    /// What the responder's port is called, with its protocol
+    Service = "service", Kind::Name;
     /// IP protocol, by number or name
     Protocol = "protocol", Kind::Protocol;
     /// Packets from the initiator in one epoch
@@ -149,6 +161,15 @@ fields! {
 
 const DIRECTIONS: &[(&str, i16)] =
     &[("ingress", Direction::Ingress as i16), ("egress", Direction::Egress as i16)];
+
+const SCOPES: &[(&str, i16)] = &[
+    (Scope::Internal.word(), Scope::Internal as i16),
+    (Scope::Outbound.word(), Scope::Outbound as i16),
+    (Scope::Inbound.word(), Scope::Inbound as i16),
+    (Scope::External.word(), Scope::External as i16),
+    (Scope::Multicast.word(), Scope::Multicast as i16),
+    (Scope::Broadcast.word(), Scope::Broadcast as i16),
+];
 
 const TCP_STATES: &[(&str, i16)] = &[
     ("unknown", TcpState::Unknown as i16),

@@ -18,11 +18,13 @@
 mod complete;
 mod field;
 mod parse;
+mod pattern;
 mod token;
 
 pub use complete::{Candidate, Completion, complete};
 pub use field::{Field, Kind, protocol_number};
 pub use parse::parse;
+pub use pattern::matches;
 pub use token::quoted;
 
 use crate::store::filter::{Held, Network};

@@ -46,7 +46,7 @@ async fn stream(
     sql.push(&format!(" ORDER BY window_start DESC, sensor_id DESC, flow_id DESC LIMIT {limit}"));
     let lease = pool.begin(Class::Export, Isolation::Snapshot, "flows_export").await?;
     let result = async {
-        let names = Names::all(&lease).await?;
+        let names = Names::all(&lease, &filter.naming).await?;
         lease.client().query_typed(&sql.text, &sql.parameters()).await?;
         let fetch = format!("FETCH {PAGE} FROM flows");
         loop {

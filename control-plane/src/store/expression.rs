@@ -4,7 +4,7 @@ use tokio_postgres::types::Type;
 use weir_wire::{NameSource, link};
 
 use super::filter::{Held, Sql};
-use crate::expression::{Comparison, Expression, Field, Kind, Test, Value};
+use crate::expression::{Comparison, Expression, Field, Kind, Test, Value, matches};
 
 impl Sql {
     /// A condition over `flow`, in parentheses.
@@ -41,8 +41,12 @@ impl Sql {
             Comparison::Above(bound) => vec![self.compared(*field, ">", *bound)],
             Comparison::AtLeast(bound) => vec![self.compared(*field, ">=", *bound)],
             Comparison::Like(pattern) => {
-                let pattern = self.bind(like(&spelled(*field, pattern)), Type::TEXT);
-                vec![named(*field, &format!("LIKE {pattern}"))]
+                if is_given(*field) {
+                    vec![self.given(*field, |name| matches(pattern, name))]
+                } else {
+                    let pattern = self.bind(like(&spelled(*field, pattern)), Type::TEXT);
+                    vec![named(*field, &format!("LIKE {pattern}"))]
+                }
             }
             Comparison::Held(held) => vec![self.held(*field, held)],
         };
@@ -55,6 +59,7 @@ impl Sql {
                 let (value, operator) = (self.bind(*network, Type::INET), network.operator());
                 either(field, |column| format!("{column} {operator} {value}"))
             }
+            Value::Text(name) if is_given(field) => self.given(field, |given| given == name),
             Value::Text(name) => {
                 let name = self.bind(spelled(field, name), Type::TEXT);
                 match field.kind() {
@@ -64,6 +69,7 @@ impl Sql {
             }
             Value::Number(number) => match (field, field.kind()) {
                 (Field::Vlan, _) => self.in_stack(link::VLAN, *number),
+                (Field::Scope, _) => self.in_scope(*number),
                 (Field::Mpls, _) => self.in_stack(link::MPLS, *number),
                 (Field::Direction, _) => {
                     let direction = self.bind(*number as i16, Type::INT2);
@@ -118,17 +124,17 @@ impl Sql {
 }
 
 /// The test over each column that a field stands for.
-fn either(field: Field, test: impl Fn(&str) -> String) -> String {
-    columns(field).iter().map(|column| test(column)).collect::<Vec<_>>().join(" OR ")
+pub(super) fn either(field: Field, test: impl FnMut(&str) -> String) -> String {
+    columns(field).iter().copied().map(test).collect::<Vec<_>>().join(" OR ")
 }
 
 const fn columns(field: Field) -> &'static [&'static str] {
     match field {
-        Field::Src | Field::SrcDevice => &["src"],
-        Field::Dst | Field::DstDevice => &["dst"],
-        Field::Address | Field::Device => &["src", "dst"],
+        Field::Src | Field::SrcDevice | Field::SrcNetwork => &["src"],
+        Field::Dst | Field::DstDevice | Field::DstNetwork => &["dst"],
+        Field::Address | Field::Device | Field::Network | Field::Scope => &["src", "dst"],
         Field::SrcPort => &["src_port"],
-        Field::DstPort => &["dst_port"],
+        Field::DstPort | Field::Service => &["dst_port"],
         Field::Port => &["src_port", "dst_port"],
         Field::Protocol => &["protocol"],
         Field::Packets => &["packets"],
@@ -162,6 +168,11 @@ const fn columns(field: Field) -> &'static [&'static str] {
         Field::SrcProcess => &["src_process_id"],
         Field::DstProcess => &["dst_process_id"],
     }
+}
+
+/// Whether its names are given at the time of the question, and Postgres knows none of them.
+const fn is_given(field: Field) -> bool {
+    matches!(field, Field::SrcNetwork | Field::DstNetwork | Field::Network | Field::Service)
 }
 
 /// A name as it is stored: those of domains in small letters.

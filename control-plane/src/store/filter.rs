@@ -1,14 +1,17 @@
 //! Which flows a question is about, and how that reads in SQL.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::{BufMut, BytesMut};
 use jiff::{SignedDuration, Timestamp};
 use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 
+use super::labels::Labels;
 use crate::expression::Expression;
+use crate::naming::Naming;
 
 /// An address, or all addresses of a prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -58,9 +61,47 @@ impl Network {
         self.prefix == if self.address.is_ipv4() { 32 } else { 128 }
     }
 
+    /// Bits that all its addresses have in common.
+    #[must_use]
+    pub fn prefix(&self) -> u8 {
+        self.prefix
+    }
+
+    #[must_use]
+    pub fn first(&self) -> IpAddr {
+        self.address
+    }
+
+    #[must_use]
+    pub fn last(&self) -> IpAddr {
+        match self.address {
+            IpAddr::V4(first) => {
+                let hosts = u32::MAX.checked_shr(self.prefix.into()).unwrap_or(0);
+                Ipv4Addr::from_bits(first.to_bits() | hosts).into()
+            }
+            IpAddr::V6(first) => {
+                let hosts = u128::MAX.checked_shr(self.prefix.into()).unwrap_or(0);
+                Ipv6Addr::from_bits(first.to_bits() | hosts).into()
+            }
+        }
+    }
+
     /// Equality for a single address, because that is what its index answers.
     pub(super) fn operator(&self) -> &'static str {
         if self.is_host() { "=" } else { "<<=" }
+    }
+}
+
+/// A network of weir-wire's lists.
+impl From<(IpAddr, u8)> for Network {
+    fn from((address, prefix): (IpAddr, u8)) -> Self {
+        Self { address, prefix }
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix)
     }
 }
 
@@ -114,6 +155,8 @@ pub struct Filter {
     pub protocol: Option<u8>,
     pub min_octets: Option<u64>,
     pub expression: Option<Expression>,
+    /// What networks are called in it, and in the flows that it finds.
+    pub naming: Arc<Naming>,
 }
 
 impl Filter {
@@ -142,11 +185,15 @@ impl Filter {
 pub(super) struct Sql {
     pub text: String,
     parameters: Vec<(Box<dyn ToSql + Sync + Send>, Type)>,
+    /// Of the filter.
+    pub naming: Arc<Naming>,
+    /// Tables of labels that are bound already.
+    pub(super) labels: Labels,
 }
 
 impl Sql {
     pub fn new(text: &str) -> Self {
-        Self { text: text.to_owned(), parameters: Vec::new() }
+        Self { text: text.to_owned(), ..Self::default() }
     }
 
     pub fn push(&mut self, text: &str) {
@@ -201,6 +248,7 @@ impl Sql {
             let value = self.bind(octets as i64, Type::INT8);
             let _ = write!(self.text, " AND octets::numeric + reverse_octets >= {value}");
         }
+        self.naming = Arc::clone(&filter.naming);
         if let Some(expression) = &filter.expression {
             self.push(" AND ");
             self.push_expression(expression);
@@ -223,6 +271,15 @@ mod tests {
         assert_eq!(Network::parse("10.1.2.3"), Network::parse("10.1.2.3/32"));
         assert_eq!(Network::parse("2001:db8::1/32"), Network::parse("2001:db8::/32"));
         assert!(Network::parse("0.0.0.0/0").is_some() && Network::parse("::/0").is_some());
+        let ends = |text: &str| {
+            let network = Network::parse(text).expect(text);
+            [network.first(), network.last()].map(|end| end.to_string())
+        };
+        assert_eq!(ends("10.1.2.3/8"), ["10.0.0.0", "10.255.255.255"]);
+        assert_eq!(ends("0.0.0.0/0"), ["0.0.0.0", "255.255.255.255"]);
+        assert_eq!(ends("192.0.2.7"), ["192.0.2.7", "192.0.2.7"]);
+        assert_eq!(ends("2001:db8::/33"), ["2001:db8::", "2001:db8:7fff:ffff:ffff:ffff:ffff:ffff"]);
+        assert_eq!(ends("::/0")[1], "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff");
         for wrong in
             ["", "10.1.2", "10.1.2.3/33", "10.1.2.3/", "10.1.2.3/+8", "::/129", "::/-1", "a", "::1%lo"]
         {

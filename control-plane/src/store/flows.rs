@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use tokio_postgres::Row;
@@ -11,6 +12,7 @@ use super::devices::{Holder, Holders};
 use super::filter::{Filter, Sql};
 use super::processes::Process;
 use super::{Class, Isolation, Lease, Pool, StoreError};
+use crate::naming::{Naming, Scope};
 
 /// Where a page ends: the key of its last flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +60,12 @@ pub struct Flow {
     pub dst_process: Process,
     pub src_device: Option<Holder>,
     pub dst_device: Option<Holder>,
+    /// What operators call the networks of its addresses.
+    pub src_network: Option<String>,
+    pub dst_network: Option<String>,
+    pub scope: Scope,
+    /// What the responder's port is called.
+    pub service: Option<String>,
 }
 
 /// Where an address is, as far as the sensor's databases told.
@@ -108,7 +116,7 @@ pub async fn list(
         let lease = pool.begin(Class::Query, Isolation::Snapshot, "flows_list").await?;
         let result = async {
             let rows = lease.client().query_typed(&sql.text, &sql.parameters()).await?;
-            let names = Names::of(&lease, &rows).await?;
+            let names = Names::of(&lease, &rows, &filter.naming).await?;
             let mut flows = rows.iter().map(|row| names.flow(row)).collect::<Vec<_>>();
             find_devices(&lease, &mut flows).await?;
             Ok(flows)
@@ -123,26 +131,31 @@ pub async fn list(
 pub(super) struct Names {
     sensors: HashMap<i32, String>,
     points: HashMap<(i32, i32), Point>,
+    naming: Arc<Naming>,
 }
 
 impl Names {
-    async fn of(lease: &Lease<'_>, rows: &[Row]) -> Result<Self, StoreError> {
+    async fn of(lease: &Lease<'_>, rows: &[Row], naming: &Arc<Naming>) -> Result<Self, StoreError> {
         let mut sensor_ids: Vec<i32> = rows.iter().map(|row| row.get("sensor_id")).collect();
         sensor_ids.sort_unstable();
         sensor_ids.dedup();
         if sensor_ids.is_empty() {
-            return Ok(Self { sensors: HashMap::new(), points: HashMap::new() });
+            return Ok(Self { sensors: HashMap::new(), points: HashMap::new(), naming: Arc::clone(naming) });
         }
-        Self::some(lease, Some(sensor_ids)).await
+        Self::some(lease, Some(sensor_ids), naming).await
     }
 
     /// Of every sensor there is.
-    pub(super) async fn all(lease: &Lease<'_>) -> Result<Self, StoreError> {
-        Self::some(lease, None).await
+    pub(super) async fn all(lease: &Lease<'_>, naming: &Arc<Naming>) -> Result<Self, StoreError> {
+        Self::some(lease, None, naming).await
     }
 
     /// Of these sensors; none means all.
-    async fn some(lease: &Lease<'_>, sensor_ids: Option<Vec<i32>>) -> Result<Self, StoreError> {
+    async fn some(
+        lease: &Lease<'_>,
+        sensor_ids: Option<Vec<i32>>,
+        naming: &Arc<Naming>,
+    ) -> Result<Self, StoreError> {
         let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 1] =
             [(&sensor_ids, Type::INT4_ARRAY)];
         let sensors = lease
@@ -165,6 +178,7 @@ impl Names {
         Ok(Self {
             sensors: sensors.iter().map(|row| (row.get(0), row.get(1))).collect(),
             points: points.iter().map(|row| ((row.get(0), row.get(1)), point(row))).collect(),
+            naming: Arc::clone(naming),
         })
     }
 
@@ -172,6 +186,9 @@ impl Names {
         let sensor_id: i32 = row.get("sensor_id");
         let point = |id: i32| self.points.get(&(sensor_id, id)).cloned().unwrap_or_default();
         let path: Option<Vec<i32>> = row.get("path");
+        let (src, dst): (IpAddr, IpAddr) = (row.get("src"), row.get("dst"));
+        let networks = &self.naming.networks;
+        let kind = |address| networks.kind(sensor_id, address);
         Flow {
             position: Position {
                 window_start_us: micros(row.get("window_start")),
@@ -182,8 +199,8 @@ impl Names {
             start_ns: row.get("start_ns"),
             first_ns: row.get("first_ns"),
             last_ns: row.get("last_ns"),
-            src: row.get("src"),
-            dst: row.get("dst"),
+            src,
+            dst,
             protocol: row.get("protocol"),
             src_port: row.get("src_port"),
             dst_port: row.get("dst_port"),
@@ -220,6 +237,10 @@ impl Names {
             dst_process: process(row, "dst_process"),
             src_device: None,
             dst_device: None,
+            src_network: networks.name(sensor_id, src).map(str::to_owned),
+            dst_network: networks.name(sensor_id, dst).map(str::to_owned),
+            scope: Scope::of(kind(src), kind(dst)),
+            service: self.naming.services.of_row(row.get("protocol"), row.get("dst_port")).map(str::to_owned),
         }
     }
 }

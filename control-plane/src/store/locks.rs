@@ -20,6 +20,9 @@ pub(super) const AUTHORITY: i64 = 0x7765_6972_0000_0006;
 /// Of whoever hides a device in flows: rows with two of them are rewritten one after the other.
 pub(super) const HIDING: i64 = 0x7765_6972_0000_0007;
 
+/// Of whoever changes networks: how many there are, and that no two have the same prefix.
+pub(super) const NETWORKS: i64 = 0x7765_6972_0000_0008;
+
 /// With a sensor's id. Held shared by each transaction that stores for a sensor ([`SHARED`]). Whoever ends a
 /// sensor takes the same lock for itself ([`EXCLUSIVE`]): it waits for what is in flight and, unlike at a lock
 /// of the row, stands in a queue, so that a sensor which never pauses cannot put off its own end.

@@ -54,6 +54,7 @@ pub const MIGRATIONS: &[Migration] = &[
     migration!(140, "0140", "processes"),
     migration!(150, "0150", "certificate_authority"),
     migration!(160, "0160", "device_erasures"),
+    migration!(161, "0161", "networks"),
     migration!(164, "0164", "device_addresses"),
 ];
 

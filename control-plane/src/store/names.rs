@@ -13,6 +13,7 @@ pub enum Names {
     Executables,
     Containers,
     Units,
+    Networks,
 }
 
 /// Up to `limit` names that begin with `prefix`, in order.
@@ -33,6 +34,7 @@ pub async fn beginning_with(
              WHERE starts_with(lower(coalesce(name, told_name)), lower($1)) ORDER BY 1 LIMIT $2"
         }
         Names::Domains => "SELECT name FROM domain WHERE starts_with(name, $1) ORDER BY name LIMIT $2",
+        Names::Networks => "SELECT name FROM network WHERE starts_with(name, $1) ORDER BY name LIMIT $2",
         Names::Processes => {
             "SELECT DISTINCT name FROM process WHERE starts_with(name, $1) ORDER BY name LIMIT $2"
         }

@@ -138,6 +138,11 @@ const TABLE: &[Row] = &[
     ("patch /api/v1/devices/{device}", OPERATORS),
     ("post /api/v1/devices/{device}/merge", OPERATORS),
     ("delete /api/v1/devices/{device}", OPERATORS),
+    ("get /api/v1/networks", FLOWS),
+    ("get /api/v1/networks/{network}", FLOWS),
+    ("post /api/v1/networks", OPERATORS),
+    ("patch /api/v1/networks/{network}", OPERATORS),
+    ("delete /api/v1/networks/{network}", OPERATORS),
     ("post /api/v1/ingest", SENSORS_ONLY),
     ("get /api/openapi.json", READ),
     ("get /api/docs", READ),
@@ -172,6 +177,7 @@ fn concrete(path: &str) -> String {
         .replace("{enrollment}", "77")
         .replace("{detection}", "77")
         .replace("{device}", "77")
+        .replace("{network}", "77")
         .replace("{rule}", "77")
         .replace("{erasure}", "77")
         .replace("{silence}", "77")

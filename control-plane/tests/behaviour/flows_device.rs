@@ -121,8 +121,8 @@ async fn s4_each_flow_shows_whose_its_addresses_were() {
     let lines: Vec<Value> = file.lines().map(|line| serde_json::from_str(line).expect("an object")).collect();
     assert_eq!(lines, shown);
     let table = plane.get("/api/v1/flows/export?format=csv&dst_port=42").await.text().await.expect("a file");
-    let end = format!("EPSON,{},Bob's,{}", printer.1, phone.1);
-    assert!(table.trim_end().ends_with(&end), "{table}");
+    let ends = format!(",EPSON,{},Bob's,{},", printer.1, phone.1);
+    assert!(table.contains(&ends), "{table}");
 }
 
 /// S4: what was merged is one device in all flows, what is erased is none's.

@@ -121,7 +121,7 @@ async fn a1_an_export_as_parquet_reads_back_as_the_same_flows() {
     let empty = plane.get("/api/v1/flows/export?format=parquet&dst_port=9").await;
     let reader = SerializedFileReader::new(empty.bytes().await.expect("a file")).expect("Parquet");
     assert_eq!(reader.metadata().file_metadata().num_rows(), 0);
-    assert_eq!(reader.metadata().file_metadata().schema_descr().num_columns(), 49);
+    assert_eq!(reader.metadata().file_metadata().schema_descr().num_columns(), 53);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -89,6 +89,7 @@ async fn a1_every_field_of_a_flow_comes_back() {
         "src_process": null, "src_executable": null, "src_container": null, "src_unit": null,
         "dst_process": "nginx", "dst_executable": null, "dst_container": null, "dst_unit": "nginx.service",
         "src_device": null, "src_device_id": null, "dst_device": null, "dst_device_id": null,
+        "src_network": null, "dst_network": null, "scope": "inbound", "service": "https",
     });
     assert_eq!(items(&page), &vec![expected]);
 }

@@ -26,6 +26,7 @@ const ROUTES: &[&str] = &[
     "delete /api/v1/alerts/silences/{silence}",
     "delete /api/v1/devices/{device}",
     "delete /api/v1/enrollments/{enrollment}",
+    "delete /api/v1/networks/{network}",
     "delete /api/v1/sensors/{id}",
     "delete /api/v1/sensors/{id}/credentials/{credential}",
     "delete /api/v1/sessions",
@@ -62,6 +63,8 @@ const ROUTES: &[&str] = &[
     "get /api/v1/flows/top",
     "get /api/v1/jobs",
     "get /api/v1/jobs/{job}/runs",
+    "get /api/v1/networks",
+    "get /api/v1/networks/{network}",
     "get /api/v1/search",
     "get /api/v1/sensor-groups/{group}/configuration",
     "get /api/v1/sensor-groups/{group}/configuration/versions",
@@ -83,6 +86,7 @@ const ROUTES: &[&str] = &[
     "patch /api/v1/alerts/rules/{rule}",
     "patch /api/v1/alerts/silences/{silence}",
     "patch /api/v1/devices/{device}",
+    "patch /api/v1/networks/{network}",
     "patch /api/v1/sensors/{id}",
     "patch /api/v1/users/{user}",
     "post /api/v1/alerts/receivers",
@@ -101,6 +105,7 @@ const ROUTES: &[&str] = &[
     "post /api/v1/enrollments",
     "post /api/v1/ingest",
     "post /api/v1/jobs/{job}/runs",
+    "post /api/v1/networks",
     "post /api/v1/sensor-groups/{group}/configuration/rollback",
     "post /api/v1/sensor/certificate",
     "post /api/v1/sensor/credentials",
@@ -187,6 +192,8 @@ async fn a1_the_examples_of_the_document_are_accepted_one_by_one() {
     plane.user("ann", weir_control_plane::auth::Role::Admin).await;
     let rule = serde_json::json!({"name": "absent", "condition": {"kind": "absence", "window_s": 60}});
     let rule = plane.rule(rule).await.to_string();
+    let network = serde_json::json!({"name": "office", "prefixes": ["10.1.0.0/16"]});
+    plane.ok(Method::POST, "/api/v1/networks", &network).await;
     plane.user("eve", weir_control_plane::auth::Role::Viewer).await;
     let erasure =
         plane.begin_erasure(weir_control_plane::store::erasure::Kind::User, "eve").await.to_string();
@@ -203,6 +210,7 @@ async fn a1_the_examples_of_the_document_are_accepted_one_by_one() {
             .replace("{device}", "1")
             .replace("{job}", "partitions")
             .replace("{erasure}", &erasure)
+            .replace("{network}", "office")
             .replace("{rule}", &rule);
         assert_eq!(plane.get(&path).await.status(), 200, "{path}");
         for parameter in
@@ -257,6 +265,7 @@ fn a1_the_worked_examples_name_what_there_is() {
         let path = format!("/{path}")
             .replace("/sensors/edge-1", "/sensors/{id}")
             .replace("/devices/7", "/devices/{device}")
+            .replace("/networks/guests", "/networks/{network}")
             .replace("/users/bob", "/users/{user}")
             .replace("/erasures/3", "/erasures/{erasure}");
         let mut here = operations.iter().filter(|(_, known, _)| *known == path).peekable();

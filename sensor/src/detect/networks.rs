@@ -1,29 +1,10 @@
 //! Which addresses are inside, and which are nobody's own.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
+
+use weir_wire::PRIVATE;
 
 use crate::config::Cidr;
-
-/// Private, shared, link-local, loopback: RFC 1918, 6598, 3927, 4193, 4291.
-const PRIVATE: [Cidr; 9] = [
-    v4(Ipv4Addr::new(10, 0, 0, 0), 8),
-    v4(Ipv4Addr::new(172, 16, 0, 0), 12),
-    v4(Ipv4Addr::new(192, 168, 0, 0), 16),
-    v4(Ipv4Addr::new(100, 64, 0, 0), 10),
-    v4(Ipv4Addr::new(169, 254, 0, 0), 16),
-    v4(Ipv4Addr::new(127, 0, 0, 0), 8),
-    v6(Ipv6Addr::new(0xfc00, 0, 0, 0, 0, 0, 0, 0), 7),
-    v6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10),
-    v6(Ipv6Addr::LOCALHOST, 128),
-];
-
-const fn v4(address: Ipv4Addr, prefix: u8) -> Cidr {
-    Cidr { address: IpAddr::V4(address), prefix }
-}
-
-const fn v6(address: Ipv6Addr, prefix: u8) -> Cidr {
-    Cidr { address: IpAddr::V6(address), prefix }
-}
 
 /// Where an address is, as configured.
 #[derive(Clone, Debug)]
@@ -33,7 +14,10 @@ impl Networks {
     /// Those that count as inside; the private ones if none is named.
     #[must_use]
     pub fn new(internal: &[Cidr]) -> Self {
-        Self(if internal.is_empty() { PRIVATE.to_vec() } else { internal.to_vec() })
+        if internal.is_empty() {
+            return Self(PRIVATE.map(|(address, prefix)| Cidr { address, prefix }).to_vec());
+        }
+        Self(internal.to_vec())
     }
 
     #[must_use]

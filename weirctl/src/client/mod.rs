@@ -163,6 +163,7 @@ impl Client {
         let method = match route.method {
             "post" => Method::POST,
             "put" => Method::PUT,
+            "delete" => Method::DELETE,
             _ => Method::GET,
         };
         let request = self.http.request(method, url);

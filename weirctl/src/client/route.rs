@@ -26,6 +26,10 @@ const fn put(path: &'static str, body: &'static str, answer: &'static str) -> Ro
     Route { method: "put", path, parameters: &[], body: Some(body), answer: Some(answer) }
 }
 
+const fn delete(path: &'static str, answer: &'static str) -> Route {
+    Route { method: "delete", path, parameters: &[], body: None, answer: Some(answer) }
+}
+
 const PAGED: &[&str] = &["limit", "continuation"];
 const EVENTS: &[&str] = &["after", "topic", "sensor"];
 
@@ -74,9 +78,12 @@ pub const GROUP_BACK: Route = post(
     Some("RollbackRequest"),
     "ConfigurationVersion",
 );
+pub const NETWORKS: Route = get("/api/v1/networks", PAGED, "NetworkPage");
+pub const ADD_NETWORK: Route = post("/api/v1/networks", Some("NewNetwork"), "Network");
+pub const REMOVE_NETWORK: Route = delete("/api/v1/networks/{network}", "Network");
 
 /// All of them.
-pub const ALL: [Route; 24] = [
+pub const ALL: [Route; 27] = [
     LOGIN,
     REFRESH,
     LOGOUT,
@@ -101,4 +108,7 @@ pub const ALL: [Route; 24] = [
     PUT_GROUP_SETTINGS,
     GROUP_VERSIONS,
     GROUP_BACK,
+    NETWORKS,
+    ADD_NETWORK,
+    REMOVE_NETWORK,
 ];

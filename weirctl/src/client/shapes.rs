@@ -88,6 +88,9 @@ shapes! {
         id: i64, sensor: String, kind: String, severity: String, subject: String, last_seen: String, count: i64,
         state: String,
     }
+    Network = "Network" {
+        id: i64, name: String, prefixes: Vec<String>, sensor: Option<String>, internal: bool, description: String,
+    }
     Domain = "Domain" { id: i64, name: String, first_seen_at: String, last_seen_on: String }
     Alert = "Alert" {
         id: i64, rule: String, severity: String, summary: String, group: String, state: String, value: f64,

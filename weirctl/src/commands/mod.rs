@@ -3,6 +3,7 @@
 mod export;
 mod lists;
 mod login;
+mod networks;
 mod settings;
 mod tail;
 mod top;
@@ -68,6 +69,7 @@ async fn dispatch(cli: Cli) -> Result<(), ClientError> {
         Command::Detections(args) => lists::detections(&caller, args).await,
         Command::Domains(args) => lists::domains(&caller, args).await,
         Command::Alerts(args) => lists::alerts(&caller, args).await,
+        Command::Networks { command } => networks::networks(&caller, command).await,
         Command::Settings { command } => settings::settings(&caller, command).await,
         Command::Tail(args) => tail::tail(caller, &args).await,
         Command::Export(args) => export::export(&caller, &args).await,

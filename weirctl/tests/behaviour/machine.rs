@@ -54,6 +54,29 @@ async fn i1_lists_are_tables_for_people_and_lines_of_json_for_programs() {
     assert_eq!((empty.code, empty.out.as_str(), empty.err.as_str()), (0, "", "no alerts\n"));
 }
 
+/// S5: networks are named and their names taken back.
+#[tokio::test(flavor = "multi_thread")]
+async fn s5_networks_are_named_listed_and_removed() {
+    let plane = furnished().await;
+    let program = Program::of(&plane);
+    let none = program.admin(&["networks", "list"]).await;
+    assert_eq!((none.code, none.out.as_str(), none.err.as_str()), (0, "", "no networks\n"));
+    let arguments =
+        ["networks", "add", "guests", "10.0.0.0/8", "2001:db8::/32", "--external", "--sensor", "edge-1"];
+    let added = program.admin(&arguments).await;
+    assert_eq!((added.code, added.out.as_str()), (0, "network guests is named\n"), "{added:?}");
+    let again = program.admin(&arguments).await;
+    assert_eq!(again.code, 5, "{again:?}");
+    let listed = program.admin(&["networks", "list"]).await;
+    let cells: Vec<&str> = listed.out.lines().nth(1).expect("a row").split_whitespace().collect();
+    assert_eq!(cells, ["1", "guests", "10.0.0.0/8", "2001:db8::/32", "edge-1", "no"]);
+    let flows = program.admin(&["flows", "--filter", "network = guests", "--json"]).await.json();
+    assert!(!flows.is_empty());
+    let removed = program.admin(&["networks", "remove", "guests", "--json"]).await.json();
+    assert_eq!(removed[0]["name"], "guests");
+    assert_eq!(program.admin(&["networks", "remove", "guests"]).await.code, 4);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn i6_no_text_of_a_stranger_reaches_the_terminal_as_it_is() {
     let plane = furnished().await;

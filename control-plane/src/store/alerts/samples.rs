@@ -1,5 +1,6 @@
 //! What a rule finds now: the groups for which its condition holds, the worst first.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use jiff::{SignedDuration, Timestamp};
@@ -7,6 +8,7 @@ use tokio_postgres::types::Type;
 
 use crate::alerts::{Condition, Group, Measure};
 use crate::expression::Expression;
+use crate::naming::Naming;
 use crate::store::filter::{Filter, Sql};
 use crate::store::{Class, Isolation, Pool, StoreError};
 
@@ -21,15 +23,22 @@ pub struct Breach {
     pub value: f64,
 }
 
+/// Which flows a condition looks at.
+#[derive(Clone, Debug)]
+pub struct Chosen {
+    pub expression: Option<Expression>,
+    pub naming: Arc<Naming>,
+}
+
 /// The breaches of a condition at `now`, and whether there are more than are watched.
 pub async fn breaches(
     pool: &Pool,
     condition: &Condition,
-    expression: Option<Expression>,
+    chosen: Chosen,
     now: Timestamp,
     timeout: Duration,
 ) -> Result<(Vec<Breach>, bool), StoreError> {
-    let sql = statement(condition, expression, now);
+    let sql = statement(condition, chosen, now);
     let limit_ms = timeout.as_millis() as u64;
     let work = async {
         let lease = pool.begin(Class::Query, Isolation::Snapshot, "alert_rule").await?;
@@ -52,12 +61,12 @@ pub async fn breaches(
     Ok((breaches, more))
 }
 
-fn statement(condition: &Condition, expression: Option<Expression>, now: Timestamp) -> Sql {
+fn statement(condition: &Condition, chosen: Chosen, now: Timestamp) -> Sql {
     let mut sql = Sql::new("");
     let order = match condition {
         Condition::Threshold { measure, by, window_s, above, below, .. } => {
             let traffic = Traffic { measure: *measure, by: *by, window_s: *window_s, periods: 1 };
-            traffic.push(&mut sql, expression, now);
+            traffic.push(&mut sql, chosen, now);
             let (operator, bound, order) = bound(*above, *below);
             let bound = sql.bind(bound, Type::FLOAT8);
             sql.push(&format!(" WHERE value {operator} {bound}"));
@@ -65,13 +74,13 @@ fn statement(condition: &Condition, expression: Option<Expression>, now: Timesta
         }
         Condition::Absence { window_s, .. } => {
             let traffic = Traffic { measure: Measure::Flows, by: None, window_s: *window_s, periods: 1 };
-            traffic.push(&mut sql, expression, now);
+            traffic.push(&mut sql, chosen, now);
             sql.push(" WHERE value = 0");
             "DESC"
         }
         Condition::Change { measure, by, window_s, ratio_above, ratio_below, minimum, .. } => {
             let traffic = Traffic { measure: *measure, by: *by, window_s: *window_s, periods: 2 };
-            traffic.push(&mut sql, expression, now);
+            traffic.push(&mut sql, chosen, now);
             let minimum = sql.bind(*minimum, Type::FLOAT8);
             let (operator, bound, order) = bound(*ratio_above, *ratio_below);
             let bound = sql.bind(bound, Type::FLOAT8);
@@ -105,7 +114,7 @@ struct Traffic {
 }
 
 impl Traffic {
-    fn push(&self, sql: &mut Sql, expression: Option<Expression>, now: Timestamp) {
+    fn push(&self, sql: &mut Sql, Chosen { expression, naming }: Chosen, now: Timestamp) {
         let window = SignedDuration::from_secs(i64::from(self.window_s));
         let middle = now.checked_sub(window).unwrap_or(Timestamp::UNIX_EPOCH);
         let from = if self.periods == 1 { middle } else { middle.checked_sub(window).unwrap_or(middle) };
@@ -148,6 +157,7 @@ impl Traffic {
             protocol: None,
             min_octets: None,
             expression,
+            naming,
         });
         if self.by.is_some() {
             sql.push(" GROUP BY 1");

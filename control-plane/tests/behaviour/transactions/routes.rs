@@ -91,6 +91,7 @@ pub async fn cut(world: &World) -> BTreeSet<String> {
     people(&requests).await;
     let token = trust(&requests).await;
     traffic(&requests, &token).await;
+    networks(&requests).await;
     alerts(&requests).await;
     requests.admin("post /api/v1/jobs/{job}/runs", &["partitions"], Value::Null).await;
     requests.erase("delete /api/v1/users/{user}", "bob").await;
@@ -232,6 +233,14 @@ async fn traffic(requests: &Requests<'_>, token: &str) {
     let other: i64 = other.parse().expect("a number");
     requests.admin("post /api/v1/devices/{device}/merge", &[one], json!({"other": other})).await;
     requests.erase("delete /api/v1/devices/{device}", &format!("{one}?erase=true")).await;
+}
+
+async fn networks(requests: &Requests<'_>) {
+    let network = json!({"name": "office", "prefixes": ["10.0.0.0/8"], "sensor": "edge-1"});
+    let network = id(&requests.admin("post /api/v1/networks", &[], network).await);
+    let change = json!({"prefixes": ["10.1.0.0/16"], "sensor": null});
+    requests.admin("patch /api/v1/networks/{network}", &[&network], change).await;
+    requests.admin("delete /api/v1/networks/{network}", &[&network], Value::Null).await;
 }
 
 async fn alerts(requests: &Requests<'_>) {

@@ -28,7 +28,7 @@ macro_rules! member {
     };
 }
 
-/// Rows of the log about the sensor or by it, and of its enrolment and its detections.
+/// Rows of the log about the sensor or by it, and of its enrolment, its detections and networks that only it sees.
 macro_rules! of_log {
     () => {
         "(actor_kind = 'sensor' AND actor_id = $1::text
@@ -36,6 +36,7 @@ macro_rules! of_log {
                  WHEN 'sensor' THEN subject_id = $1::text
                  WHEN 'enrollment' THEN subject_id = ANY (SELECT enrollment_id::text FROM enrollment WHERE sensor_id = $1)
                  WHEN 'detection' THEN subject_id = ANY (SELECT detection_id::text FROM detection WHERE sensor_id = $1)
+                 WHEN 'network' THEN before->>'sensor_id' = $1::text OR after->>'sensor_id' = $1::text
                  ELSE false END)"
     };
 }
@@ -51,6 +52,9 @@ macro_rules! of_events {
                              WHEN 'enrollment' THEN body->>'subject' = $2
                              WHEN 'detection' THEN body->>'subject_id' = ANY (
                                   SELECT detection_id::text FROM detection WHERE sensor_id = $1)
+                             WHEN 'network' THEN body->>'subject_id' = ANY (
+                                  SELECT subject_id FROM audit WHERE subject_kind = 'network'
+                                     AND (before->>'sensor_id' = $1::text OR after->>'sensor_id' = $1::text))
                              ELSE false END
                  WHEN 'alerts' THEN strpos(body::text, ",
             member!("sensor", "$2"),
@@ -65,8 +69,8 @@ const AUDIT: &str = concat!(
          actor_name = CASE WHEN actor_kind = 'sensor' AND actor_id = $1::text THEN $3 ELSE actor_name END,
          address = CASE WHEN actor_kind = 'sensor' AND actor_id = $1::text THEN NULL ELSE address END,
          subject_name = $3,
-         before = before - ARRAY['name', 'site', 'group', 'labels', 'reason'],
-         after = after - ARRAY['name', 'site', 'group', 'labels', 'reason']
+         before = before - ARRAY['name', 'site', 'group', 'labels', 'reason', 'prefixes', 'description'],
+         after = after - ARRAY['name', 'site', 'group', 'labels', 'reason', 'prefixes', 'description']
      WHERE audit_id > $4 AND audit_id <= $5 AND ",
     of_log!()
 );
@@ -157,6 +161,7 @@ pub const PLACES: &[Place] = &[
         count!("sensor_configuration_report", "sensor_id = $1"),
         delete!("sensor_configuration_report"),
     ),
+    place("networks", count!("network", "sensor_id = $1"), delete!("network")),
     place("devices", count!("device_fact", "sensor_id = $1"), Step::Devices),
     // Last: until here the name is taken.
     place(
