@@ -134,37 +134,34 @@ impl From<NetworkError> for ApiError {
 struct Faults(Vec<FieldError>);
 
 impl Faults {
-    fn add(&mut self, field: String, message: impl Into<String>) {
-        self.0.push(FieldError { field, message: message.into() });
+    fn add(&mut self, field: &str, message: impl Into<String>) {
+        self.0.push(FieldError { field: field.to_owned(), message: message.into() });
     }
 
     fn name(&mut self, name: &str) {
         if !networks::is_name(name) {
-            self.add(
-                "name".to_owned(),
-                "is not 1 to 63 small letters, digits, `.`, `_`, `-`, not only digits",
-            );
+            self.add("name", "is not 1 to 63 small letters, digits, `.`, `_`, `-`, not only digits");
         }
     }
 
     fn description(&mut self, text: &str) {
         if text.chars().count() > MAX_DESCRIPTION || text.chars().any(char::is_control) {
             let message = format!("has more than {MAX_DESCRIPTION} characters, or control characters");
-            self.add("description".to_owned(), message);
+            self.add("description", message);
         }
     }
 
     /// Each once.
     fn prefixes(&mut self, texts: &[String]) -> Vec<Prefix> {
         if !(1..=MAX_PREFIXES).contains(&texts.len()) {
-            self.add("prefixes".to_owned(), format!("are not 1 to {MAX_PREFIXES}"));
+            self.add("prefixes", format!("are not 1 to {MAX_PREFIXES}"));
         }
         let mut prefixes = Vec::new();
-        for (at, text) in texts.iter().enumerate() {
+        for (place, text) in (1..).zip(texts) {
             match Prefix::parse(text) {
-                None => self.add(format!("prefixes[{at}]"), "is not a network such as 10.1.0.0/16"),
+                None => self.add("prefixes", format!("number {place} is not a network such as 10.1.0.0/16")),
                 Some(prefix) if prefixes.contains(&prefix) => {
-                    self.add(format!("prefixes[{at}]"), "is there twice");
+                    self.add("prefixes", format!("number {place} is there twice"));
                 }
                 Some(prefix) => prefixes.push(prefix),
             }
@@ -175,7 +172,7 @@ impl Faults {
     fn sensor(&mut self, text: &str) -> Option<Reference> {
         let sensor = sensors::named(text);
         if sensor.is_none() {
-            self.add("sensor".to_owned(), "is not a sensor's id or name");
+            self.add("sensor", "is not a sensor's id or name");
         }
         sensor
     }

@@ -13,6 +13,8 @@ const SENSOR: &str = "^([1-9][0-9]{0,8}|[A-Za-z][A-Za-z0-9._-]*|[0-9]+[A-Za-z._-
 const NAME: &str = "^([A-Za-z][A-Za-z0-9._-]*|[0-9]+[A-Za-z._-][A-Za-z0-9._-]*)$";
 /// An id, or a name as `store::users::is_name` has it.
 const USER: &str = "^([1-9][0-9]{0,8}|[a-z][a-z0-9._@-]*|[0-9]+[a-z._@-][a-z0-9._@-]*)$";
+/// An id, or a name as `store::networks::is_name` has it.
+const NETWORK: &str = "^([1-9][0-9]{0,8}|[a-z][a-z0-9._-]*|[0-9]+[a-z._-][a-z0-9._-]*)$";
 /// Without control characters.
 const PLAIN: &str = "^[^\\x00-\\x1f\\x7f-\\x9f]+$";
 const MAX_NAME: usize = 63;
@@ -27,6 +29,7 @@ pub fn complete(path: &str, operation: &mut Operation) {
             "sensor" => bounded(object, SENSOR, MAX_NAME),
             "id" if of_path && path.contains("/sensors/") => bounded(object, SENSOR, MAX_NAME),
             "site" | "group" => bounded(object, NAME, MAX_NAME),
+            "network" => bounded(object, NETWORK, MAX_NAME),
             "user" => bounded(object, USER, MAX_NAME),
             // Of the audit log.
             "actor" | "action" | "subject_kind" | "subject" => bounded(object, PLAIN, 128),

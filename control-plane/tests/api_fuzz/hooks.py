@@ -88,7 +88,7 @@ BEYOND_SCHEMA = {
     "password", "new_password", "current_password",
     # Of rules, silences and receivers: labels by name, receivers that there are, one of two fields, times that follow.
     "labels", "after", "receivers", "condition", "condition.filter", "condition.above", "condition.ratio_above", "target",
-    "target.url", "starts_at", "ends_at", "settings",
+    "target.url", "starts_at", "ends_at", "settings", "prefixes",
     # Of mail: hosts and addresses have grammars, a user goes with a password, and no TLS needs a setting.
     # A request for a certificate: DER in PEM, with a signature.
     "csr",
