@@ -8,9 +8,11 @@
 //! Also finds: scripts that connect for each command (CI, configuration management, health checks faster than
 //! one in fifteen seconds). `allow` is for them.
 //!
-//! **Counts** connections. **Memory**: 4,096 pairs of client and service.
+//! **Counts** connections. **Memory**: 4,096 pairs of client and service, 4,096 connections that were counted already:
+//! an epoch may fall between the two ends of one.
 
 use super::attempts::{ACK, FIN, RST, TCP};
+use super::counted::Counted;
 use super::memory::{Burst, Memory, nanoseconds};
 use super::networks::contains;
 use super::{Detection, Detector, Evidence, Kind, Severity, Subject, View};
@@ -18,6 +20,7 @@ use crate::config::detect::BruteForce as Settings;
 use crate::flow::Record;
 
 const PAIRS: usize = 4_096;
+const CONNECTIONS: usize = 4_096;
 
 /// Client, server, port.
 type Pair = (std::net::IpAddr, std::net::IpAddr, u16);
@@ -25,12 +28,13 @@ type Pair = (std::net::IpAddr, std::net::IpAddr, u16);
 pub(super) struct BruteForce {
     settings: Settings,
     pairs: Memory<Pair, Burst>,
+    counted: Counted,
     alight: Vec<Pair>,
 }
 
 impl BruteForce {
     pub(super) fn new(settings: Settings) -> Self {
-        Self { settings, pairs: Memory::new(PAIRS), alight: Vec::new() }
+        Self { settings, pairs: Memory::new(PAIRS), counted: Counted::new(CONNECTIONS), alight: Vec::new() }
     }
 
     fn is_try(&self, record: &Record) -> bool {
@@ -51,7 +55,7 @@ impl BruteForce {
 
 impl Detector for BruteForce {
     fn record(&mut self, record: &Record, _: &View<'_>) {
-        if !self.is_try(record) {
+        if !self.is_try(record) || !self.counted.is_new(record) {
             return;
         }
         let pair = (record.key.src, record.key.dst, record.key.dst_port);
@@ -81,6 +85,6 @@ impl Detector for BruteForce {
     }
 
     fn forgotten(&self) -> u64 {
-        self.pairs.forgotten()
+        self.pairs.forgotten() + self.counted.forgotten()
     }
 }

@@ -10,27 +10,26 @@
 //! **Counts** connections. **Memory**: 4,096 connections that were counted already.
 
 use super::attempts::{PSH, TCP};
+use super::counted::Counted;
 use super::findings::Findings;
-use super::memory::{Memory, Told};
+use super::memory::Told;
 use super::networks::contains;
 use super::{Detection, Detector, Evidence, Kind, Severity, Subject, View};
 use crate::config::detect::Cleartext as Settings;
 use crate::flow::Record;
-use crate::kernel::FlowKey;
 
 const CONNECTIONS: usize = 4_096;
 
 pub(super) struct Cleartext {
     settings: Settings,
-    /// When a connection that was counted began.
-    counted: Memory<FlowKey, Option<i64>>,
+    counted: Counted,
     /// Of this epoch.
     findings: Findings,
 }
 
 impl Cleartext {
     pub(super) fn new(settings: Settings) -> Self {
-        Self { settings, counted: Memory::new(CONNECTIONS), findings: Findings::new(CONNECTIONS) }
+        Self { settings, counted: Counted::new(CONNECTIONS), findings: Findings::new(CONNECTIONS) }
     }
 }
 
@@ -42,11 +41,8 @@ impl Detector for Cleartext {
             || !self.settings.ports.contains(&key.dst_port)
             || contains(&self.settings.allow, key.src)
             || contains(&self.settings.allow, key.dst)
+            || !self.counted.is_new(record)
         {
-            return;
-        }
-        let counted = self.counted.entry(*key).replace(record.start_ns);
-        if counted == Some(record.start_ns) {
             return;
         }
         // A terminal is worth more than a mailbox that may have switched to TLS.

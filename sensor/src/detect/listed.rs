@@ -11,26 +11,25 @@
 
 use std::sync::Arc;
 
+use super::counted::Counted;
 use super::findings::Findings;
-use super::memory::{Memory, Told};
+use super::memory::Told;
 use super::{Detection, Detector, Evidence, Kind, Severity, Subject, View};
 use crate::flow::Record;
-use crate::kernel::FlowKey;
 
 const CONNECTIONS: usize = 4_096;
 
 pub(super) struct ListedAddress {
     /// Of the lists, by number from 1.
     names: Arc<[String]>,
-    /// When a connection that was counted began.
-    counted: Memory<FlowKey, Option<i64>>,
+    counted: Counted,
     /// Of this epoch.
     findings: Findings,
 }
 
 impl ListedAddress {
     pub(super) fn new(names: Arc<[String]>) -> Self {
-        Self { names, counted: Memory::new(CONNECTIONS), findings: Findings::new(CONNECTIONS) }
+        Self { names, counted: Counted::new(CONNECTIONS), findings: Findings::new(CONNECTIONS) }
     }
 
     fn name(&self, list: u8) -> Option<&str> {
@@ -48,9 +47,7 @@ impl ListedAddress {
 
 impl Detector for ListedAddress {
     fn record(&mut self, record: &Record, view: &View<'_>) {
-        if !record.listed.is_listed()
-            || self.counted.entry(record.key).replace(record.start_ns) == Some(record.start_ns)
-        {
+        if !record.listed.is_listed() || !self.counted.is_new(record) {
             return;
         }
         let key = &record.key;

@@ -15,6 +15,7 @@ mod beaconing;
 mod bindings;
 mod brute_force;
 mod cleartext;
+mod counted;
 mod deprecated_tls;
 mod detection;
 mod dga;

@@ -298,6 +298,28 @@ fn passwords_that_are_tried_are_found_and_sessions_are_not() {
     assert_eq!(detect(&config, (0..30).map(one).collect()), nothing());
 }
 
+#[test]
+fn s6_a_password_that_is_tried_while_an_epoch_ends_counts_once() {
+    let tries = |connections: i64| -> Vec<Record> {
+        let cut = |n: i64| {
+            // The client ends it in one epoch, the server in the next.
+            let begun =
+                tcp(outside(7), inside(1), 22, at(n * 10_000 + 4_000), (SYN | ACK | PSH | FIN, SYN | ACK));
+            let (first_ns, last_ns) = (begun.first_ns + 2 * SECOND, begun.last_ns + 2 * SECOND);
+            let ended =
+                Record { first_ns, last_ns, tcp_flags: ACK, reverse_tcp_flags: FIN | ACK, ..begun.clone() };
+            [begun, ended]
+        };
+        (0..connections).flat_map(cut).collect()
+    };
+    assert_eq!(found(tries(19)), nothing());
+    assert_eq!(
+        found(tries(20)),
+        [(Kind::BruteForce, "203.0.113.7".to_owned(), Severity::Medium, 20)],
+        "not 40"
+    );
+}
+
 /// A call each minute, off by the given milliseconds.
 fn calls(to: IpAddr, off: impl Fn(i64) -> i64) -> Vec<Record> {
     let call = |n: i64| tcp(inside(5), to, 443, at(n * 60_000 + off(n)), ESTABLISHED);
