@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use scripted_site::cast::{DEVICES, NAMES, ROSTER};
 use scripted_site::findings::{self, Detected, Findings};
 use scripted_site::script::{self, Stage};
-use weir_e2e::office::{LAN, Office};
+use weir_e2e::office::{LAN, Office, WAN};
 use weir_e2e::{Site, until};
 use weir_sensor::detect::Kind;
 use weir_testbed::mount::Mount;
@@ -77,7 +77,7 @@ fn s6_a_scripted_site_ends_in_the_api_as_it_was() {
     let watch = Watch {
         epoch: Duration::from_millis(500),
         more: settings(folder.path()),
-        ..Watch::interface(LAN, "native", "auto")
+        ..Watch::interface(LAN, "native", "auto").and(WAN, "native", "auto")
     };
     let mut sensor = site.sensor("gateway", &watch, &office.gateway).expect("the sensor starts");
     let metric = |name: &str| sensor.metric(name).expect("metrics are served");
@@ -119,6 +119,7 @@ fn s6_a_scripted_site_ends_in_the_api_as_it_was() {
     assert_eq!(named(&found), wanted, "{found:#?}");
     assert_eq!(found.len(), wanted.len(), "one is open for each kind and subject");
     findings::evidence(&found);
+    findings::counts(&found);
 
     let devices: BTreeSet<_> = DEVICES.iter().map(findings::Device::from).collect();
     soon(|| findings.devices() == devices);

@@ -11,6 +11,7 @@ use weir_testbed::{Error, Result};
 
 use crate::tls;
 
+pub(super) const CARD: &str = "net";
 pub const SSH: u16 = 22;
 pub const TELNET: u16 = 23;
 /// HTTP without encryption.
@@ -27,7 +28,7 @@ pub const SINK: u16 = 9000;
 const ANSWER: [&str; 4] = ["203.0.113.0/24", "81.2.69.142/32", "1.128.0.1/32", "89.160.20.112/32"];
 
 pub(super) fn connect(internet: &Namespace) -> Result<()> {
-    internet.ip(&["addr", "add", "100.64.0.2/30", "dev", "net"])?;
+    internet.ip(&["addr", "add", "100.64.0.2/30", "dev", CARD])?;
     internet.ip(&["route", "add", "default", "via", "100.64.0.1"])?;
     for network in ANSWER {
         internet.ip(&["route", "add", "local", network, "dev", "lo"])?;

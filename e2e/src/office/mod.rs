@@ -8,8 +8,7 @@
 //!                               core
 //! ```
 //!
-//! A sensor belongs on `lan` of the gateway: what stations send to each other alone it does not see, as on any
-//! switched network.
+//! A sensor belongs on the gateway: what stations send to each other alone it does not see, as on any switched network.
 
 mod dnsmasq;
 pub mod frames;
@@ -35,6 +34,10 @@ pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfd07, 7, 0, 0, 0, 0, 0, 1);
 pub const GATEWAY_MAC: &str = "4c:5e:0c:00:00:01";
 /// Its end of the LAN.
 pub const LAN: &str = "lan";
+/// Its way to the Internet, and the provider's router there.
+pub const WAN: &str = "wan";
+pub const WAN_MAC: &str = "4c:5e:0c:00:00:02";
+pub const PROVIDER_MAC: &str = "00:05:85:00:00:01";
 
 /// A machine of the office, as who runs the network knows it.
 #[derive(Clone, Copy, Debug)]
@@ -76,8 +79,10 @@ impl Office {
         gateway.ip(&["addr", "add", &format!("{GATEWAY_V6}/64"), "dev", LAN, "nodad"])?;
         gateway.set("net.ipv4.ip_forward", "1")?;
         gateway.set("net.ipv6.conf.all.forwarding", "1")?;
-        wire((&gateway, "wan"), (&internet, "net"), veth)?;
-        gateway.ip(&["addr", "add", "100.64.0.1/30", "dev", "wan"])?;
+        wire((&gateway, WAN), (&internet, internet::CARD), veth)?;
+        gateway.ip(&["link", "set", WAN, "address", WAN_MAC])?;
+        internet.ip(&["link", "set", internet::CARD, "address", PROVIDER_MAC])?;
+        gateway.ip(&["addr", "add", "100.64.0.1/30", "dev", WAN])?;
         gateway.ip(&["route", "add", "default", "via", "100.64.0.2"])?;
         internet::connect(&internet)?;
         let servers = internet::serve(&internet, folder.path())?;

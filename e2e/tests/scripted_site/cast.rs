@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use weir_e2e::office::{CLOCK, GATEWAY_MAC, Lease, Profile};
+use weir_e2e::office::{CLOCK, GATEWAY_MAC, Lease, PROVIDER_MAC, Profile, WAN_MAC};
 
 const fn machine(name: &'static str, mac: &'static str, last: u8, class: Option<&'static str>) -> Profile {
     Profile { name, mac, address: Ipv4Addr::new(192, 168, 7, last), class, lease: Lease::Gateway }
@@ -77,6 +77,8 @@ pub const DEVICES: &[Known] = &[
         Some("router"),
         &["192.168.7.1", "fd07:7::1", "fe80::4e5e:cff:fe00:1"],
     ),
+    (WAN_MAC, None, Some("Routerboard.com"), None, &["100.64.0.1"]),
+    (PROVIDER_MAC, None, Some("Juniper Networks"), None, &["100.64.0.2"]),
     (
         LAPTOP.mac,
         Some("laptop"),

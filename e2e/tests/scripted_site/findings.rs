@@ -24,6 +24,7 @@ pub struct Findings<'a> {
 pub struct Detected {
     pub kind: String,
     pub subject: String,
+    pub count: u64,
     pub evidence: Value,
 }
 
@@ -79,6 +80,7 @@ impl<'a> Findings<'a> {
             .map(|it| Detected {
                 kind: text(&it["kind"]),
                 subject: text(&it["subject"]),
+                count: it["count"].as_u64().unwrap_or_default(),
                 evidence: it["evidence"].clone(),
             })
             .collect()
@@ -147,6 +149,10 @@ impl<'a> Findings<'a> {
         assert!(malware.iter().any(|(kind, _)| kind == "detection"), "{malware:?}");
         let newcomer = hits(&NEWCOMER.address.to_string());
         assert!(newcomer.contains(&("address".to_owned(), NEWCOMER.address.to_string())), "{newcomer:?}");
+        // And flows of a device, by its name.
+        let called = self.all("/api/v1/flows?filter=src_device%20%3D%20caller&limit=1000");
+        let called: BTreeSet<_> = called.iter().map(|flow| text(&flow["dst"])).collect();
+        assert_eq!(called, [MASTER.to_string()].into());
     }
 }
 
@@ -207,6 +213,27 @@ pub fn evidence(found: &[Detected]) {
     has("arp_spoof", &NAS.address.to_string(), "mac", super::cast::SPOOFER.mac);
     has("address_conflict", &TWINS[0].address.to_string(), "mac", TWINS[1].mac);
     has("deprecated_tls", &format!("{} > {OLD}:8443", VETERAN.address), "version", "TLS 1.0");
+}
+
+/// What was done so often is counted so often, though the gateway sees it on its way in and on its way out.
+pub fn counts(found: &[Detected]) {
+    for (kind, subject, count) in [
+        ("port_scan", SWEEPER.address.to_string(), 40),
+        ("port_scan", PROBER.address.to_string(), 40),
+        ("port_scan", CREEPER.address.to_string(), 64),
+        ("brute_force", GUESSER.address.to_string(), 25),
+        ("dns_tunnel", format!("{} > tunnel.example", TUNNELLER.address), 120),
+        ("dga", SEEKER.address.to_string(), 25),
+        ("cleartext", format!("{} > {TERMINAL}:23", VETERAN.address), 1),
+        ("listed_address", format!("{} > {LISTED_ADDRESS}:80", REVELLER.address), 1),
+        ("listed_domain", format!("{} > {LISTED_DOMAIN}", REVELLER.address), 1),
+        ("new_device", NEWCOMER.mac.to_owned(), 1),
+        ("new_country", TRAVELLER.address.to_string(), 1),
+        ("new_asn", TRAVELLER.address.to_string(), 1),
+    ] {
+        let one = found.iter().find(|it| it.kind == kind && it.subject == subject).expect("it was found");
+        assert_eq!(one.count, count, "{one:?}");
+    }
 }
 
 pub fn names() -> BTreeSet<(String, String, u64, String)> {
