@@ -16,7 +16,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use scripted_site::cast::{DEVICES, NAMES, ROSTER};
+use scripted_site::cast::{DEVICES, LEASES, NAMES, ROSTER};
 use scripted_site::findings::{self, Detected, Findings};
 use scripted_site::script::{self, Stage};
 use weir_e2e::office::{LAN, Office, WAN};
@@ -65,7 +65,7 @@ fn soon(holds: impl Fn() -> bool) {
 #[test]
 fn s6_a_scripted_site_ends_in_the_api_as_it_was() {
     let site = Site::new().expect("a control plane starts");
-    let office = Office::open(&site, ROSTER, NAMES).expect("the office opens");
+    let office = Office::open(&site, &[ROSTER, LEASES].concat(), NAMES).expect("the office opens");
     let folder = Scratch::new("site").expect("a folder is made");
     // The domain, and all below it.
     let listed = format!("{}\n.{}\n", script::LISTED_ADDRESS, script::LISTED_DOMAIN);

@@ -25,7 +25,18 @@ pub struct Station {
 impl Station {
     /// Gets its address: by DHCP, or as somebody typed it in.
     pub fn join(&self) -> Result<()> {
-        let Profile { name, address, class, lease, .. } = self.profile;
+        self.join_as(self.profile)
+    }
+
+    /// Leaves, makes up another hardware address, and comes back as that.
+    pub fn returns_as(&self, profile: Profile) -> Result<()> {
+        self.namespace.ip(&["addr", "flush", "dev", CARD])?;
+        self.namespace.ip(&["link", "set", CARD, "address", profile.mac])?;
+        self.join_as(profile)
+    }
+
+    fn join_as(&self, profile: Profile) -> Result<()> {
+        let Profile { name, address, class, lease, .. } = profile;
         if lease == Lease::Fixed {
             self.namespace.ip(&["addr", "add", &format!("{address}/24"), "dev", CARD])?;
             self.namespace.ip(&["route", "add", "default", "via", &GATEWAY.to_string()])?;

@@ -18,8 +18,9 @@ pub const LAPTOP: Profile = machine("laptop", "00:06:5b:00:00:10", 110, Some("MS
 pub const PRINTER: Profile = machine("printer-7", "00:26:ab:00:00:11", 111, None);
 pub const THERMOSTAT: Profile = machine("thermostat", "08:3a:8d:00:00:12", 112, None);
 pub const NAS: Profile = machine("filestore", "00:11:32:00:00:13", 113, None);
-/// Comes late, and made up its address.
+/// Makes up another address each time it comes.
 pub const PHONE: Profile = machine("anns-phone", "9a:00:00:00:00:14", 114, Some("android-dhcp-14"));
+pub const PHONE_AGAIN: Profile = machine("anns-phone", "6e:00:00:00:00:15", 115, Some("android-dhcp-14"));
 
 // Those who do not.
 pub const SWEEPER: Profile = culprit("sweeper", "b8:27:eb:00:01:20", 120);
@@ -45,6 +46,9 @@ pub const TWINS: [Profile; 2] = [
     Profile { lease: Lease::Fixed, ..culprit("twin-b", "b8:27:eb:00:01:31", 77) },
 ];
 
+/// Who has a lease beside the roster.
+pub const LEASES: &[Profile] = &[PHONE_AGAIN];
+
 pub const ROSTER: &[Profile] = &[
     LAPTOP, PRINTER, THERMOSTAT, NAS, PHONE, SWEEPER, PROBER, CREEPER, FLOODER, GUESSER, TUNNELLER, SEEKER,
     CALLER, LEAKER, TRAVELLER, SPOOFER, ROGUE, REVELLER, VETERAN, NEWCOMER, TWINS[0], TWINS[1],
@@ -63,7 +67,7 @@ pub const NAMES: &[(&str, Ipv4Addr)] = &[
     ("cdn.malware.example", MALWARE),
 ];
 
-/// A device as the API should have it: key, name, vendor, type, addresses.
+/// A device as the API should have it: keys, name, vendor, type, addresses.
 pub type Known =
     (&'static str, Option<&'static str>, Option<&'static str>, Option<&'static str>, &'static [&'static str]);
 
@@ -89,7 +93,14 @@ pub const DEVICES: &[Known] = &[
     (PRINTER.mac, Some("printer-7"), Some("Seiko Epson Corporation"), Some("printer"), &["192.168.7.111"]),
     (THERMOSTAT.mac, Some("thermostat"), Some("Espressif Inc."), Some("iot"), &["192.168.7.112"]),
     (NAS.mac, Some("filestore"), Some("Synology Incorporated"), Some("nas"), &["192.168.7.113"]),
-    (PHONE.mac, Some("anns-phone"), None, Some("phone"), &["192.168.7.114"]),
+    // One, by its name and its habits.
+    (
+        "6e:00:00:00:00:15 9a:00:00:00:00:14",
+        Some("anns-phone"),
+        None,
+        Some("phone"),
+        &["192.168.7.114", "192.168.7.115"],
+    ),
     (SWEEPER.mac, Some("sweeper"), PI, None, &["192.168.7.120"]),
     (PROBER.mac, Some("prober"), PI, None, &["192.168.7.121"]),
     (CREEPER.mac, Some("creeper"), PI, None, &["192.168.7.122"]),

@@ -31,7 +31,8 @@ pub struct Detected {
 /// A device.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Device {
-    key: String,
+    /// All of them, sorted.
+    keys: String,
     name: Option<String>,
     vendor: Option<String>,
     kind: Option<String>,
@@ -42,9 +43,9 @@ pub struct Device {
 pub type Process = (u64, u64, String);
 
 impl From<&Known> for Device {
-    fn from((key, name, vendor, kind, addresses): &Known) -> Self {
+    fn from((keys, name, vendor, kind, addresses): &Known) -> Self {
         Self {
-            key: (*key).to_owned(),
+            keys: (*keys).to_owned(),
             name: name.map(str::to_owned),
             vendor: vendor.map(str::to_owned),
             kind: kind.map(str::to_owned),
@@ -92,7 +93,11 @@ impl<'a> Findings<'a> {
         let list = |value: &Value| value.as_array().expect("a list").clone();
         found
             .map(|it| Device {
-                key: list(&it["keys"]).iter().map(|key| text(&key["value"])).collect::<Vec<_>>().join(" "),
+                keys: {
+                    let keys: BTreeSet<String> =
+                        list(&it["keys"]).iter().map(|key| text(&key["value"])).collect();
+                    keys.into_iter().collect::<Vec<_>>().join(" ")
+                },
                 name: maybe(&it["name"]),
                 vendor: maybe(&it["vendor"]),
                 kind: maybe(&it["type"]),
@@ -237,11 +242,11 @@ pub fn counts(found: &[Detected]) {
 }
 
 pub fn names() -> BTreeSet<(String, String, u64, String)> {
-    use super::cast::{LAPTOP, PHONE, THERMOSTAT};
+    use super::cast::{LAPTOP, PHONE_AGAIN, THERMOSTAT};
     [
         (LAPTOP, "www.example.net", 443, "tls"),
         (NAS, "www.example.net", 443, "tls"),
-        (PHONE, "www.example.net", 443, "tls"),
+        (PHONE_AGAIN, "www.example.net", 443, "tls"),
         (THERMOSTAT, "time.example.net", 123, "dns"),
         (THERMOSTAT, "www.example.net", 80, "http"),
         (REVELLER, "cdn.malware.example", 443, "tls"),

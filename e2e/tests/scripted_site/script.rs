@@ -10,8 +10,9 @@ use weir_sensor::detect::Kind;
 use weir_testbed::process::Process;
 
 use super::cast::{
-    CALLER, CREEPER, FLOODER, GUESSER, LAPTOP, LEAKER, MALWARE, NAS, NEWCOMER, OLD, PHONE, PRINTER, PROBER,
-    REVELLER, ROGUE, ROSTER, SEEKER, SPOOFER, SWEEPER, THERMOSTAT, TRAVELLER, TUNNELLER, TWINS, VETERAN, WEB,
+    CALLER, CREEPER, FLOODER, GUESSER, LAPTOP, LEAKER, MALWARE, NAS, NEWCOMER, OLD, PHONE, PHONE_AGAIN,
+    PRINTER, PROBER, REVELLER, ROGUE, ROSTER, SEEKER, SPOOFER, SWEEPER, THERMOSTAT, TRAVELLER, TUNNELLER,
+    TWINS, VETERAN, WEB,
 };
 
 pub const LISTED_ADDRESS: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 13);
@@ -53,11 +54,10 @@ impl Stage {
         found.expect("everybody in the roster is plugged in")
     }
 
-    /// Everybody but two comes, and is seen.
+    /// Everybody but one comes, and is seen.
     pub fn arrival(&self) {
         thread::scope(|scope| {
-            let late = [PHONE.mac, NEWCOMER.mac];
-            for station in self.stations.iter().filter(|station| !late.contains(&station.profile.mac)) {
+            for station in self.stations.iter().filter(|station| station.profile.mac != NEWCOMER.mac) {
                 scope.spawn(|| did(station.join()));
             }
         });
@@ -118,7 +118,7 @@ impl Stage {
         }
     }
 
-    /// The rest come, and everybody does what they do, all at once. The rogue goes on until it is dropped.
+    /// The newcomer comes, the phone comes back, and everybody does what they do, all at once. The rogue goes on until it is dropped.
     #[must_use]
     pub fn afternoon(&self, office: &Office) -> Process {
         let curl = ["--silent", "--show-error", "--fail", "http://192.168.7.111:631/"];
@@ -128,7 +128,7 @@ impl Stage {
             scope.spawn(|| {
                 self.usual();
                 did(self.the(LAPTOP).looks_up_by_ipv6(GATEWAY_V6, "www.example.net"));
-                did(self.the(PHONE).join());
+                did(self.the(PHONE).returns_as(PHONE_AGAIN));
                 did(self.the(PHONE).looks_up("www.example.net"));
             });
             scope.spawn(|| did(self.the(NEWCOMER).join()));
