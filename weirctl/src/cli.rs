@@ -80,6 +80,14 @@ token: --token-file or WEIRCTL_TOKEN_FILE.")]
   weirctl detections --severity high
   weirctl detections dismiss 7 --reason 'our own scanner'")]
     Detections(DetectionArgs),
+    /// Who is on the networks
+    #[command(after_help = "Examples:
+  weirctl devices --type printer --site ams
+  weirctl devices show 7
+  weirctl devices set 7 --name 'office printer' --type printer --clear notes
+  weirctl devices merge 7 8              8 is 7, too
+  weirctl devices erase 7                what would go, and how to go on")]
+    Devices(DeviceArgs),
     /// What responders were called
     Domains(DomainArgs),
     /// Networks that have names
@@ -238,6 +246,89 @@ pub enum Judge {
     },
     /// It is one after all
     Reopen { id: u64 },
+}
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct DeviceArgs {
+    #[command(subcommand)]
+    pub command: Option<DeviceCommand>,
+    #[command(flatten)]
+    pub filter: DeviceFilter,
+    #[command(flatten)]
+    pub page: PageArgs,
+}
+
+// Which devices.
+#[derive(Clone, Debug, Args)]
+pub struct DeviceFilter {
+    /// Of this site
+    #[arg(long)]
+    pub site: Option<String>,
+    /// Seen by this sensor
+    #[arg(long)]
+    pub sensor: Option<String>,
+    /// Of this type, such as `printer`
+    #[arg(long)]
+    pub r#type: Option<String>,
+    /// Part of the vendor's name; `*` stands for anything
+    #[arg(long)]
+    pub vendor: Option<String>,
+    /// Part of the device's name, likewise
+    #[arg(long)]
+    pub name: Option<String>,
+    /// That had this address, or one of this network
+    #[arg(long)]
+    pub address: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum DeviceCommand {
+    /// All of them, the last that came to be known first
+    List {
+        #[command(flatten)]
+        filter: DeviceFilter,
+        #[command(flatten)]
+        page: PageArgs,
+    },
+    /// One, with what sensors told of it
+    Show { id: u64 },
+    /// Say what it is; what is not named stays
+    #[command(alias = "rename")]
+    Set {
+        id: u64,
+        #[command(flatten)]
+        words: DeviceWords,
+        /// Say it no more: name, type, owner, notes; separated by commas
+        #[arg(long, value_name = "WORD", value_delimiter = ',', value_parser = ["name", "type", "owner", "notes"])]
+        clear: Vec<String>,
+    },
+    /// Say that another one is this one, too
+    Merge { id: u64, other: u64 },
+    /// Erase it and what tells of it: what would go, then, with the confirmation that this gives, for good
+    Erase {
+        id: u64,
+        /// Of the first step; good once, for ten minutes
+        #[arg(long)]
+        confirmation: Option<String>,
+        /// Both steps at once
+        #[arg(long, conflicts_with = "confirmation")]
+        yes: bool,
+    },
+}
+
+// What is said of a device.
+#[derive(Clone, Debug, Args)]
+#[group(id = "words", multiple = true)]
+pub struct DeviceWords {
+    #[arg(long)]
+    pub name: Option<String>,
+    #[arg(long)]
+    pub r#type: Option<String>,
+    #[arg(long)]
+    pub owner: Option<String>,
+    #[arg(long)]
+    pub notes: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]

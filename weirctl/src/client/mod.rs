@@ -163,6 +163,7 @@ impl Client {
         let method = match route.method {
             "post" => Method::POST,
             "put" => Method::PUT,
+            "patch" => Method::PATCH,
             "delete" => Method::DELETE,
             _ => Method::GET,
         };

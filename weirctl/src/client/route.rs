@@ -82,8 +82,38 @@ pub const NETWORKS: Route = get("/api/v1/networks", PAGED, "NetworkPage");
 pub const ADD_NETWORK: Route = post("/api/v1/networks", Some("NewNetwork"), "Network");
 pub const REMOVE_NETWORK: Route = delete("/api/v1/networks/{network}", "Network");
 
+pub const DEVICES: Route = get(
+    "/api/v1/devices",
+    &["site", "sensor", "type", "vendor", "name", "address", "limit", "continuation"],
+    "DevicePage",
+);
+pub const DEVICE: Route = get("/api/v1/devices/{device}", &[], "DeviceDetail");
+pub const SET_DEVICE: Route = Route {
+    method: "patch",
+    path: "/api/v1/devices/{device}",
+    parameters: &[],
+    body: Some("DeviceChange"),
+    answer: Some("Device"),
+};
+pub const MERGE_DEVICES: Route = post("/api/v1/devices/{device}/merge", Some("Merge"), "Device");
+pub const PLAN_ERASURE: Route = Route {
+    method: "delete",
+    path: "/api/v1/devices/{device}",
+    parameters: &["erase"],
+    body: None,
+    answer: Some("ErasurePlan"),
+};
+/// Answers with 202.
+pub const ERASE_DEVICE: Route = Route {
+    method: "delete",
+    path: "/api/v1/devices/{device}",
+    parameters: &["erase", "confirmation"],
+    body: None,
+    answer: None,
+};
+
 /// All of them.
-pub const ALL: [Route; 27] = [
+pub const ALL: [Route; 33] = [
     LOGIN,
     REFRESH,
     LOGOUT,
@@ -111,4 +141,10 @@ pub const ALL: [Route; 27] = [
     NETWORKS,
     ADD_NETWORK,
     REMOVE_NETWORK,
+    DEVICES,
+    DEVICE,
+    SET_DEVICE,
+    MERGE_DEVICES,
+    PLAN_ERASURE,
+    ERASE_DEVICE,
 ];

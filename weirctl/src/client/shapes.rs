@@ -42,6 +42,17 @@ pub struct Shape {
     pub fields: &'static [(&'static str, Kind)],
 }
 
+/// A field's name as JSON has it: without what makes a keyword of Rust's a name.
+const fn plain(name: &'static str) -> &'static str {
+    match name.as_bytes() {
+        [b'r', b'#', plain @ ..] => match std::str::from_utf8(plain) {
+            Ok(plain) => plain,
+            Err(_) => name,
+        },
+        _ => name,
+    }
+}
+
 macro_rules! shapes {
     ($($(#[$doc:meta])* $name:ident = $schema:literal { $($field:ident: $type:ty),* $(,)? })+) => {
         $(
@@ -54,7 +65,7 @@ macro_rules! shapes {
 
         /// All of them.
         pub const ALL: &[Shape] =
-            &[$(Shape { schema: $schema, fields: &[$((stringify!($field), <$type as Typed>::KIND)),*] }),+];
+            &[$(Shape { schema: $schema, fields: &[$((plain(stringify!($field)), <$type as Typed>::KIND)),*] }),+];
     };
 }
 
@@ -106,6 +117,18 @@ shapes! {
     SensorSettings = "SensorConfiguration" {
         sensor: Option<SettingsVersion>, group: Option<GroupSettings>, wanted: Wanted, reported: Reported,
     }
+    Device = "Device" {
+        id: i64, site: Option<String>, name: Option<String>, r#type: Option<String>, vendor: Option<String>,
+        owner: Option<String>, notes: Option<String>, first_seen: String, last_seen: String, addresses: Vec<Value>,
+    }
+    /// What a device has beside that.
+    DeviceWhole = "DeviceDetail" { facts: Vec<Value> }
+    DeviceFact = "Fact" {
+        kind: String, source: String, value: String, weight: Option<i64>, first_seen: String, last_seen: String,
+    }
+    ErasurePlan = "ErasurePlan" { name: String, places: Vec<Value>, confirmation: String, expires_at: String }
+    PlannedPlace = "PlannedPlace" { name: String, count: Option<i64> }
+    Erasure = "Erasure" { id: i64, state: String }
     Event = "Event" { cursor: i64, topic: String, kind: String, sensor: Option<String>, at: String, data: Value }
 }
 

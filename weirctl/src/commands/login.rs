@@ -56,9 +56,6 @@ pub async fn whoami(caller: &Caller) -> Result<(), ClientError> {
     if caller.json {
         return show::json(&me);
     }
-    let me: Me = serde_json::from_value(me).map_err(|error| ClientError::Unexpected {
-        url: caller.server.url.clone(),
-        error: error.to_string(),
-    })?;
+    let me: Me = caller.read(me)?;
     show::line(&show::safe(&format!("{} ({}, {}) at {}", me.name, me.role, me.kind, caller.server.url)))
 }

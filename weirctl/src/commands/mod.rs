@@ -1,5 +1,6 @@
 //! What each command asks and shows.
 
+mod devices;
 mod export;
 mod lists;
 mod login;
@@ -67,6 +68,7 @@ async fn dispatch(cli: Cli) -> Result<(), ClientError> {
         Command::Flows(args) => lists::flows(&caller, &args).await,
         Command::Top(args) => top::top(&caller, &args).await,
         Command::Detections(args) => lists::detections(&caller, args).await,
+        Command::Devices(args) => devices::devices(&caller, args).await,
         Command::Domains(args) => lists::domains(&caller, args).await,
         Command::Alerts(args) => lists::alerts(&caller, args).await,
         Command::Networks { command } => networks::networks(&caller, command).await,
@@ -114,6 +116,14 @@ impl Caller {
             self.client.authorize(token);
         }
         Ok(())
+    }
+
+    /// An answer as far as it is shown.
+    fn read<T: DeserializeOwned>(&self, answer: Value) -> Result<T, ClientError> {
+        serde_json::from_value(answer).map_err(|error| ClientError::Unexpected {
+            url: self.server.url.clone(),
+            error: error.to_string(),
+        })
     }
 
     /// Every item of a list: as it came for programs, as a row for people.

@@ -17,15 +17,11 @@ pub async fn top(caller: &Caller, args: &TopArgs) -> Result<(), ClientError> {
     if caller.json {
         return show::json(&answer);
     }
-    let wrong = |error: serde_json::Error| ClientError::Unexpected {
-        url: caller.server.url.clone(),
-        error: error.to_string(),
-    };
-    let top: Top = serde_json::from_value(answer).map_err(wrong)?;
+    let top: Top = caller.read(answer)?;
     let mut table = Table::new(&["WHAT", "FLOWS", "PACKETS", "OCTETS"]);
     for item in top.items {
-        let ranked: Ranked = serde_json::from_value(item.clone()).map_err(wrong)?;
-        let sums: Sums = serde_json::from_value(item).map_err(wrong)?;
+        let ranked: Ranked = caller.read(item.clone())?;
+        let sums: Sums = caller.read(item)?;
         table.row(cells(called(ranked), &sums));
     }
     table.row(cells("(others)".to_owned(), &top.other));

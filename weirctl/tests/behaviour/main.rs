@@ -7,6 +7,7 @@ mod people;
 #[path = "../../../control-plane/tests/behaviour/support.rs"]
 mod support;
 
+mod devices;
 mod document;
 mod export;
 mod machine;
