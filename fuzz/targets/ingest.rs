@@ -48,12 +48,13 @@ fuzz_target!(|input: &[u8]| {
     }
     let mut summed: BTreeMap<Dimension, u64> = BTreeMap::new();
     let domain_ids: Vec<i32> = (1..).take(checked.context.names.len()).collect();
-    for row in of_batch(&checked, &domain_ids, 2) {
+    let process_ids: Vec<i32> = (1..).take(checked.context.processes.len()).collect();
+    for row in of_batch(&checked, &domain_ids, &process_ids, 2) {
         *summed.entry(row.dimension).or_default() += row.sums.packets + row.sums.reverse_packets;
     }
     let holds = |(dimension, packets): (&Dimension, &u64)| match dimension {
-        // Of the flows whose domain, country or system is known.
-        Dimension::Domain | Dimension::Country | Dimension::System => *packets <= sent,
+        // Of the flows whose domain, country, system or process is known.
+        Dimension::Domain | Dimension::Country | Dimension::System | Dimension::Process => *packets <= sent,
         _ => *packets == sent,
     };
     assert!(summed.iter().all(holds), "each rollup sums to the batch: {summed:?}");

@@ -73,7 +73,8 @@ token: --token-file or WEIRCTL_TOKEN_FILE.")]
     /// The largest talkers
     #[command(after_help = "Examples:
   weirctl top --by pair --since 1h
-  weirctl top --by name --metric flows --filter 'protocol = udp'")]
+  weirctl top --by name --metric flows --filter 'protocol = udp'
+  weirctl top --by process --sensor edge-1")]
     Top(TopArgs),
     /// What is a problem
     #[command(after_help = "Examples:
@@ -206,6 +207,10 @@ pub enum By {
     Name,
     Country,
     Asn,
+    Process,
+    Executable,
+    Container,
+    Unit,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

@@ -14,19 +14,23 @@ use super::window::{Compare, CompareParams, FilterParams};
 use super::{ApiError, AppState};
 use crate::ingest::rollup::{self, Dimension};
 use crate::store::filter::Filter;
-use crate::store::top::{self, Choice, Metric};
+use crate::store::top::{self, By, Choice, Metric, Part};
 
 const DEFAULT_LIMIT: u64 = 10;
 
-const DIMENSIONS: &[(&str, Dimension)] = &[
-    ("source", Dimension::Source),
-    ("destination", Dimension::Destination),
-    ("pair", Dimension::Pair),
-    ("port", Dimension::Service),
-    ("protocol", Dimension::Protocol),
-    ("name", Dimension::Domain),
-    ("country", Dimension::Country),
-    ("asn", Dimension::System),
+const RANKED: &[(&str, By)] = &[
+    ("source", By::Key(Dimension::Source)),
+    ("destination", By::Key(Dimension::Destination)),
+    ("pair", By::Key(Dimension::Pair)),
+    ("port", By::Key(Dimension::Service)),
+    ("protocol", By::Key(Dimension::Protocol)),
+    ("name", By::Key(Dimension::Domain)),
+    ("country", By::Key(Dimension::Country)),
+    ("asn", By::Key(Dimension::System)),
+    ("process", By::Process(Part::Name)),
+    ("executable", By::Process(Part::Executable)),
+    ("container", By::Process(Part::Container)),
+    ("unit", By::Process(Part::Unit)),
 ];
 const METRICS: &[(&str, Metric)] =
     &[("octets", Metric::Octets), ("packets", Metric::Packets), ("flows", Metric::Flows)];
@@ -36,9 +40,11 @@ const METRICS: &[(&str, Metric)] =
 #[into_params(parameter_in = Query)]
 pub struct RankParams {
     /// `source`, `destination`, `pair`, `port` (the responder's, with its protocol), `protocol`, or whom flows were
-    /// with: `name`, `country`, `asn` of the responder, where they are known
-    #[param(value_type = Option<String>, default = "source", example = "pair", pattern = "^(source|destination|pair|port|protocol|name|country|asn)$")]
-    pub by: Option<Dimension>,
+    /// with: `name`, `country`, `asn` of the responder, where they are known; or whose they were, where an end is on the
+    /// sensor's host: `process`, and `executable`, `container`, `unit` of processes. A flow between two of them is the
+    /// initiator's
+    #[param(value_type = Option<String>, default = "source", example = "pair", pattern = "^(source|destination|pair|port|protocol|name|country|asn|process|executable|container|unit)$")]
+    pub by: Option<By>,
     /// `octets`, `packets` (both directions together) or `flows`
     #[param(value_type = Option<String>, default = "octets", example = "octets", pattern = "^(octets|packets|flows)$")]
     pub metric: Option<Metric>,
@@ -57,7 +63,7 @@ pub struct TopParams {
 impl FromParams for TopParams {
     fn read(params: &mut Params) -> Self {
         let filter = FilterParams::read(params);
-        let by = params.choice("by", DIMENSIONS);
+        let by = params.choice("by", RANKED);
         let metric = params.choice("metric", METRICS);
         let limit = params.number("limit", 1..=1_000).map(|limit| limit as u16);
         let compare = CompareParams::read(params);
@@ -149,6 +155,22 @@ pub struct Item {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "Example Hosting")]
     pub organisation: Option<String>,
+    /// The kernel's name of the process
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "curl")]
+    pub process: Option<String>,
+    /// Path of the file that it runs
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "/usr/bin/curl")]
+    pub executable: Option<String>,
+    /// Id of the container that it runs in
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "4f1d2c3b5a69")]
+    pub container: Option<String>,
+    /// Unit of the service manager that it belongs to
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "nginx.service")]
+    pub unit: Option<String>,
     #[serde(flatten)]
     pub sums: Sums,
     /// With `compare=previous`: the same entry in the window before, 0 where it was not there
@@ -158,7 +180,7 @@ pub struct Item {
 
 /// Top talkers
 ///
-/// The largest sources, destinations, pairs, ports, protocols, names, countries or systems of the window. Where `from` and `to` are given,
+/// The largest sources, destinations, pairs, ports, protocols, names, countries, systems or processes of the window. Where `from` and `to` are given,
 /// the answer has an `ETag` that changes with the flows of the window.
 #[utoipa::path(
     get,
@@ -191,17 +213,17 @@ fn before(filter: &Filter) -> Filter {
 }
 
 async fn ranking(state: &AppState, params: &TopParams, filter: &Filter) -> Result<Top, ApiError> {
-    let dimension = params.rank.by.unwrap_or(Dimension::Source);
+    let by = params.rank.by.unwrap_or(By::Key(Dimension::Source));
     let metric = params.rank.metric.unwrap_or(Metric::Octets);
     let limit = params.rank.limit.map_or(DEFAULT_LIMIT, u64::from) as i64;
     let minutes_since = state.retention.minutes_since(Timestamp::now());
     let choice = Choice::Largest(limit);
-    let top = top::top(&state.pool, filter, dimension, metric, choice, minutes_since).await?;
+    let top = top::top(&state.pool, filter, by, metric, choice, minutes_since).await?;
     let previous = match params.compare.compare {
         None => None,
         Some(Compare::Previous) => {
             let choice = Choice::Like(&top.items);
-            Some(top::top(&state.pool, &before(filter), dimension, metric, choice, minutes_since).await?)
+            Some(top::top(&state.pool, &before(filter), by, metric, choice, minutes_since).await?)
         }
     };
     let total = Sums::from(top.total);
@@ -213,7 +235,8 @@ async fn ranking(state: &AppState, params: &TopParams, filter: &Filter) -> Resul
             let previous = previous.as_ref().map(|previous| {
                 previous.items.iter().find(same).map_or_else(Sums::default, |other| Sums::from(other.sums))
             });
-            let number = |of: Dimension| item.number.filter(|_| dimension == of);
+            let number = |of: Dimension| item.number.filter(|_| by == By::Key(of));
+            let label = |of: Part| item.label.clone().filter(|_| by == By::Process(of));
             let port = number(Dimension::Service);
             let service =
                 item.protocol.zip(port).and_then(|(protocol, port)| state.services.of_row(protocol, port));
@@ -225,15 +248,19 @@ async fn ranking(state: &AppState, params: &TopParams, filter: &Filter) -> Resul
                 service: service.map(str::to_owned),
                 country: number(Dimension::Country).map(rollup::number::country),
                 asn: number(Dimension::System).map(rollup::number::system),
-                organisation: item.name.clone().filter(|_| dimension == Dimension::System),
-                name: item.name.filter(|_| dimension == Dimension::Domain),
+                organisation: item.name.clone().filter(|_| by == By::Key(Dimension::System)),
+                process: label(Part::Name),
+                executable: label(Part::Executable),
+                container: label(Part::Container),
+                unit: label(Part::Unit),
+                name: item.name.clone().filter(|_| by == By::Key(Dimension::Domain)),
                 sums: Sums::from(item.sums),
                 previous,
             }
         })
         .collect();
     Ok(Top {
-        by: word(DIMENSIONS, &dimension),
+        by: word(RANKED, &by),
         metric: word(METRICS, &metric),
         from: render::time(top.from),
         to: render::time(top.to),

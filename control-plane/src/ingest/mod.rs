@@ -230,7 +230,9 @@ impl Ingest {
             let rollup = {
                 let (batch, keys) = (Arc::clone(&*batch), self.settings.rollup_keys);
                 let numbers = Arc::clone(&numbers);
-                tokio::task::spawn_blocking(move || rollup::of_batch(&batch, &numbers.domains, keys))
+                tokio::task::spawn_blocking(move || {
+                    rollup::of_batch(&batch, &numbers.domains, &numbers.processes, keys)
+                })
             };
             let rollup =
                 async { rollup.await.map_err(|_| StoreError::Unavailable("a rollup failed".to_owned())) };

@@ -1,5 +1,5 @@
 //! The sums of one batch, by source, destination, pair, service and protocol; and by the domain, country and
-//! autonomous system of the responder, where they are known.
+//! autonomous system of the responder and by the process of a local end, where they are known.
 //!
 //! They are made in memory while Postgres takes the rows, so the rollup tables cost a few hundred
 //! upserts a batch and no second look at the rows. A flood of a million addresses must not become a
@@ -27,6 +27,8 @@ pub enum Dimension {
     Domain = 6,
     Country = 7,
     System = 8,
+    /// Of the initiator where it is known, else of the responder: each flow counts once.
+    Process = 9,
 }
 
 /// An address as the wire has it.
@@ -43,7 +45,7 @@ pub struct Key {
     pub src: Option<Address>,
     pub dst: Option<Address>,
     pub protocol: Option<u8>,
-    /// The responder's port, or the [`number`] of a domain, a country or a system, as the dimension has it.
+    /// The responder's port, or the [`number`] of a domain, a country, a system or a process, as the dimension has it.
     pub number: Option<i32>,
 }
 
@@ -128,9 +130,9 @@ pub struct Row {
     pub sums: Sums,
 }
 
-/// The rows of a batch, whose names have these numbers, in key order: writers that lock rows in one order cannot deadlock.
+/// The rows of a batch, whose names and processes have these numbers, in key order: writers that lock rows in one order cannot deadlock.
 #[must_use]
-pub fn of_batch(batch: &Batch, domain_ids: &[i32], keys: usize) -> Vec<Row> {
+pub fn of_batch(batch: &Batch, domain_ids: &[i32], process_ids: &[i32], keys: usize) -> Vec<Row> {
     let flows = &batch.flows;
     let source =
         |flow: &Flow| Address { ip_version: flow.ip_version, high: flow.src_high, low: flow.src_low };
@@ -172,6 +174,14 @@ pub fn of_batch(batch: &Batch, domain_ids: &[i32], keys: usize) -> Vec<Row> {
     if !batch.context.places.is_empty() {
         largest(&mut rows, Dimension::Country, keys, known(flows, country), numbered);
         largest(&mut rows, Dimension::System, keys, known(flows, system), numbered);
+    }
+    let known_process = |number: u32| {
+        let index = (number as usize).checked_sub(1)?;
+        process_ids.get(index).copied().filter(|id| *id > 0)
+    };
+    let process = |flow: &Flow| known_process(flow.src_process).or_else(|| known_process(flow.dst_process));
+    if process_ids.iter().any(|id| *id > 0) {
+        largest(&mut rows, Dimension::Process, keys, known(flows, process), numbered);
     }
     rows.sort_unstable_by_key(|row| (row.dimension, row.key));
     rows
@@ -287,7 +297,7 @@ mod tests {
         let flows: Vec<Flow> =
             (0..5_000_u64).map(|i| flow(i * 7 % 1_999, i * 13 % 2_003, i * i % 4_099)).collect();
         let octets: u64 = flows.iter().map(|flow| flow.octets + flow.reverse_octets).sum();
-        let rows = of_batch(&batch(flows), &[], 100);
+        let rows = of_batch(&batch(flows), &[], &[], 100);
         for dimension in [
             Dimension::Source,
             Dimension::Destination,
@@ -306,7 +316,7 @@ mod tests {
     fn the_busiest_server_is_named_though_each_of_its_clients_is_small() {
         let mut flows: Vec<Flow> = (0..3_000).map(|i| flow(i, 1 << 20, 10)).collect();
         flows.extend((0..3_000).map(|i| flow(i, i, 11)));
-        let rows = of_batch(&batch(flows), &[], 10);
+        let rows = of_batch(&batch(flows), &[], &[], 10);
         let server = rows
             .iter()
             .find(|row| {
@@ -316,9 +326,21 @@ mod tests {
         assert_eq!((server.sums.flows, server.sums.octets), (3_000, 30_000));
     }
 
+    /// S5: a flow between two local processes is the initiator's, and what is nobody's is in no row.
+    #[test]
+    fn s5_a_flow_counts_once_for_the_process_of_its_local_end() {
+        let of = |src_process, dst_process| Flow { src_process, dst_process, ..flow(1, 2, 100) };
+        let flows = vec![of(1, 0), of(0, 2), of(1, 2), of(3, 2), of(0, 0), of(3, 0)];
+        // The third one has no name: no number stands for it.
+        let rows = of_batch(&batch(flows), &[], &[11, 12, 0], 10);
+        let of_processes = rows.iter().filter(|row| row.dimension == Dimension::Process);
+        let found: Vec<_> = of_processes.map(|row| (row.key.number, row.sums.flows)).collect();
+        assert_eq!(found, [(Some(11), 2), (Some(12), 2)]);
+    }
+
     #[test]
     fn rows_come_in_key_order_and_no_key_twice() {
-        let rows = of_batch(&batch((0..999).map(|i| flow(i % 97, i % 89, i)).collect()), &[], 20);
+        let rows = of_batch(&batch((0..999).map(|i| flow(i % 97, i % 89, i)).collect()), &[], &[], 20);
         assert!(
             rows.windows(2)
                 .all(|pair| { (pair[0].dimension, pair[0].key) < (pair[1].dimension, pair[1].key) })

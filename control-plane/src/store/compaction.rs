@@ -97,7 +97,7 @@ async fn trim(pool: &Pool, partition: &str, buckets: &[Bucket], keys: usize) -> 
                     row_number() OVER (bucket_of ORDER BY flows DESC) AS by_flows
              FROM unnest($1::timestamptz[], $2::integer[]) AS closed (bucket, sensor_id)
              JOIN {partition} AS rollup USING (bucket, sensor_id)
-             WHERE dimension IN (1, 2, 3, 4, 6, 7, 8)
+             WHERE dimension IN (1, 2, 3, 4, 6, 7, 8, 9)
                AND EXISTS (SELECT FROM sensor WHERE sensor.sensor_id = closed.sensor_id AND deleted_at IS NULL)
                AND NOT (src = '::/0' AND dst = '::/0' AND protocol = -1 AND number = -1)
              WINDOW bucket_of AS (PARTITION BY dimension, bucket, sensor_id)

@@ -56,6 +56,7 @@ pub const MIGRATIONS: &[Migration] = &[
     migration!(160, "0160", "device_erasures"),
     migration!(161, "0161", "networks"),
     migration!(164, "0164", "device_addresses"),
+    migration!(165, "0165", "rollups_by_process"),
 ];
 
 /// How long to wait for another instance's migration.

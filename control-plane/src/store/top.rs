@@ -1,4 +1,4 @@
-//! The largest sources, destinations, pairs, services, protocols, domains, countries and systems of a window.
+//! The largest sources, destinations, pairs, services, protocols, domains, countries, systems and processes of a window.
 //!
 //! Rows are exact and rollups are quick. A window with few rows, or a filter that rollups cannot answer,
 //! is counted from the rows; any other from the rollups, whose smallest keys are pooled (see
@@ -27,6 +27,32 @@ pub enum Metric {
     Flows,
 }
 
+/// What is ranked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    Key(Dimension),
+    /// Processes that have something in common.
+    Process(Part),
+}
+
+/// Of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    Name,
+    Executable,
+    Container,
+    Unit,
+}
+
+impl By {
+    fn dimension(self) -> Dimension {
+        match self {
+            Self::Key(dimension) => dimension,
+            Self::Process(_) => Dimension::Process,
+        }
+    }
+}
+
 /// What is added up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sums {
@@ -45,6 +71,8 @@ pub struct Item {
     pub protocol: Option<i16>,
     /// The responder's port, or what stands for a domain, a country or a system (`ingest::rollup::number`).
     pub number: Option<i32>,
+    /// What processes have in common.
+    pub label: Option<String>,
     /// A domain's name, or who runs a system.
     pub name: Option<String>,
     pub sums: Sums,
@@ -54,8 +82,8 @@ impl Item {
     /// Whether both stand for the same source, pair, or whatever was asked for.
     #[must_use]
     pub fn has_key_of(&self, other: &Self) -> bool {
-        (self.src, self.dst, self.protocol, self.number)
-            == (other.src, other.dst, other.protocol, other.number)
+        (self.src, self.dst, self.protocol, self.number, &self.label)
+            == (other.src, other.dst, other.protocol, other.number, &other.label)
     }
 }
 
@@ -87,9 +115,28 @@ struct Keys {
     flow_columns: &'static str,
     /// Tells a rollup's named keys from the row of all others.
     named: &'static str,
+    /// A column of the processes that are numbered, which is what is ranked.
+    label: Option<&'static str>,
 }
 
-fn keys(dimension: Dimension) -> Keys {
+fn keys(by: By) -> Keys {
+    let dimension = match by {
+        By::Key(dimension) => dimension,
+        By::Process(part) => {
+            let label = match part {
+                Part::Name => "name",
+                Part::Executable => "executable",
+                Part::Container => "container",
+                Part::Unit => "unit",
+            };
+            return Keys {
+                columns: &["label"],
+                named: "label <> ''",
+                label: Some(label),
+                ..keys(By::Key(Dimension::Process))
+            };
+        }
+    };
     let (columns, flow_columns, named): (&'static [&'static str], _, _) = match dimension {
         Dimension::Source => (&["src"], "src", "src <> '::/0'"),
         Dimension::Destination => (&["dst"], "dst", "dst <> '::/0'"),
@@ -106,28 +153,32 @@ fn keys(dimension: Dimension) -> Keys {
         Dimension::System => {
             (&["number"], "coalesce(dst_asn::bit(32)::integer, -1) AS number", "number <> -1")
         }
+        Dimension::Process => {
+            (&["number"], "coalesce(src_process_id, dst_process_id, -1) AS number", "number <> -1")
+        }
     };
-    Keys { columns, flow_columns, named }
+    Keys { columns, flow_columns, named, label: None }
 }
 
 /// The chosen entries of the filter's flows. Minutes before `minutes_since` are not kept.
 pub async fn top(
     pool: &Pool,
     filter: &Filter,
-    dimension: Dimension,
+    by: By,
     metric: Metric,
     choice: Choice<'_>,
     minutes_since: Timestamp,
 ) -> Result<Top, StoreError> {
+    let dimension = by.dimension();
     let by_protocol = matches!(dimension, Dimension::Service | Dimension::Protocol);
     let rollups_answer = filter.only_by_sensor() && (filter.protocol.is_none() || by_protocol);
     let work = async {
         let lease = pool.begin(Class::Query, Isolation::Snapshot, "flows_top").await?;
         let result = async {
             let mut top = if rollups_answer && rows_about(&lease, filter, minutes_since).await? > EXACT_ROWS {
-                from_rollups(&lease, filter, dimension, metric, choice, minutes_since).await?
+                from_rollups(&lease, filter, by, metric, choice, minutes_since).await?
             } else {
-                from_rows(&lease, filter, dimension, metric, choice).await?
+                from_rows(&lease, filter, by, metric, choice).await?
             };
             name(&lease, dimension, &mut top.items).await?;
             Ok(top)
@@ -171,15 +222,25 @@ async fn rows_about(lease: &Lease<'_>, filter: &Filter, minutes_since: Timestamp
 async fn from_rows(
     lease: &Lease<'_>,
     filter: &Filter,
-    dimension: Dimension,
+    by: By,
     metric: Metric,
     choice: Choice<'_>,
 ) -> Result<Top, StoreError> {
-    let keys = keys(dimension);
-    let mut sql = Sql::new("WITH keyed AS (SELECT ");
+    let keys = keys(by);
+    // Processes are counted by their number, which is quick, and then by what they are called.
+    let first = if keys.label.is_some() { "counted" } else { "keyed" };
+    let mut sql = Sql::new(&format!("WITH {first} AS (SELECT "));
     let _ = write!(sql.text, "{}, count(*) AS flows, {} FROM flow", keys.flow_columns, summed(false));
     sql.push_filter(filter);
     let _ = write!(sql.text, " GROUP BY {})", grouped(&keys));
+    if let Some(label) = keys.label {
+        let _ = write!(
+            sql.text,
+            ", keyed AS (SELECT coalesce(process.{label}, '') AS label, {} FROM counted
+                         LEFT JOIN process ON process_id = number GROUP BY 1)",
+            summed(true),
+        );
+    }
     let columns = keys.columns.join(", ");
     let rank = match metric {
         Metric::Octets => "octets + reverse_octets",
@@ -203,12 +264,12 @@ async fn from_rows(
 async fn from_rollups(
     lease: &Lease<'_>,
     filter: &Filter,
-    dimension: Dimension,
+    by: By,
     metric: Metric,
     choice: Choice<'_>,
     minutes_since: Timestamp,
 ) -> Result<Top, StoreError> {
-    let keys = keys(dimension);
+    let keys = keys(by);
     let columns = keys.columns.join(", ");
     let pieces = pieces(floor(filter.from, MINUTE), ceil(filter.to, MINUTE), minutes_since);
     let rank = match metric {
@@ -216,12 +277,18 @@ async fn from_rollups(
         Metric::Packets => "sum(packets) + sum(reverse_packets)",
         Metric::Flows => "sum(flows)",
     };
-    let mut sql = Sql::new("WITH rows AS MATERIALIZED (SELECT * FROM ");
-    push_pieces(&mut sql, &pieces, dimension, filter);
+    let label =
+        keys.label.map(|label| format!(", coalesce(process.{label}, '') AS label")).unwrap_or_default();
+    let mut sql = Sql::new(&format!("WITH rows AS MATERIALIZED (SELECT pieces.*{label} FROM "));
+    push_pieces(&mut sql, &pieces, by.dimension(), filter);
+    sql.push(" AS pieces");
+    if keys.label.is_some() {
+        sql.push(" LEFT JOIN process ON process_id = number");
+    }
     let (join, order) = push_choice(&mut sql, &keys, choice);
     let _ = write!(
         sql.text,
-        " AS rows), leaders AS (
+        "), leaders AS (
              SELECT {columns}, {rank} AS rank FROM rows {join} WHERE {} GROUP BY {columns} {order}
          ), largest AS (
              SELECT {columns}, rank, {} FROM leaders JOIN rows USING ({columns}) GROUP BY {columns}, rank
@@ -252,18 +319,20 @@ fn push_choice(sql: &mut Sql, keys: &Keys, choice: Choice<'_>) -> (String, Strin
         }
         Choice::Like(items) => items,
     };
-    let arrays: Vec<String> = keys
-        .columns
-        .iter()
-        .map(|column| match *column {
-            "src" => sql.bind(items.iter().map(|item| item.src).collect::<Vec<_>>(), Type::INET_ARRAY),
-            "dst" => sql.bind(items.iter().map(|item| item.dst).collect::<Vec<_>>(), Type::INET_ARRAY),
-            "protocol" => {
-                sql.bind(items.iter().map(|item| item.protocol).collect::<Vec<_>>(), Type::INT2_ARRAY)
-            }
-            _ => sql.bind(items.iter().map(|item| item.number).collect::<Vec<_>>(), Type::INT4_ARRAY),
-        })
-        .collect();
+    let arrays: Vec<String> =
+        keys.columns
+            .iter()
+            .map(|column| match *column {
+                "src" => sql.bind(items.iter().map(|item| item.src).collect::<Vec<_>>(), Type::INET_ARRAY),
+                "dst" => sql.bind(items.iter().map(|item| item.dst).collect::<Vec<_>>(), Type::INET_ARRAY),
+                "protocol" => {
+                    sql.bind(items.iter().map(|item| item.protocol).collect::<Vec<_>>(), Type::INT2_ARRAY)
+                }
+                "label" => sql
+                    .bind(items.iter().map(|item| item.label.clone()).collect::<Vec<_>>(), Type::TEXT_ARRAY),
+                _ => sql.bind(items.iter().map(|item| item.number).collect::<Vec<_>>(), Type::INT4_ARRAY),
+            })
+            .collect();
     let join = format!("JOIN unnest({}) AS chosen ({columns}) USING ({columns})", arrays.join(", "));
     (join, String::new())
 }
@@ -317,6 +386,7 @@ fn answer(rows: &[Row], keys: &Keys, exact: bool, from: Timestamp, to: Timestamp
                 dst: place("dst").map(|at| row.get(at)),
                 protocol: place("protocol").map(|at| row.get(at)),
                 number: place("number").map(|at| row.get(at)),
+                label: place("label").map(|at| row.get(at)),
                 name: None,
                 sums: sums(row, 5),
             }

@@ -66,6 +66,61 @@ async fn s5_flows_are_chosen_by_process_and_stored_once() {
     assert_eq!(plane.sql("SELECT name FROM process"), "nginx");
 }
 
+/// What a ranking has: entries with their flows, then all others and all.
+async fn ranked(plane: &Plane<'_>, by: &str, query: &str) -> (bool, Vec<(String, i64)>, i64, i64) {
+    let top = plane.json(&format!("/api/v1/flows/top?by={by}&metric=flows{query}")).await;
+    let flows = |sums: &Value| sums["flows"].as_i64().expect("a count");
+    let items = top["items"].as_array().expect("items").iter();
+    let items = items.map(|item| (item[by].as_str().expect("its name").to_owned(), flows(item)));
+    (top["exact"] == true, items.collect(), flows(&top["other"]), flows(&top["total"]))
+}
+
+/// S5, A8: rollups know what the rows know, each flow once.
+#[tokio::test(flavor = "multi_thread")]
+async fn s5_processes_are_ranked_alike_from_rows_and_from_rollups() {
+    let plane = Plane::start().await;
+    let token = plane.sensor("edge-1").await;
+    for generation in 1..=3 {
+        plane.store(&token, &local(generation)).await;
+    }
+    let container = "0123456789abcdef".repeat(4);
+    let own = |names: &[(&str, i64)]| {
+        names.iter().map(|(name, flows)| ((*name).to_owned(), *flows)).collect::<Vec<_>>()
+    };
+    let expected = [
+        ("process", own(&[("curl", 6), ("nginx", 3)]), 3),
+        ("executable", own(&[("/usr/bin/curl", 6)]), 6),
+        ("container", own(&[(&container, 3)]), 9),
+        ("unit", own(&[("docker.service", 3)]), 9),
+    ];
+    for (by, items, other) in &expected {
+        assert_eq!(ranked(&plane, by, "").await, (true, items.clone(), *other, 12), "{by}");
+    }
+    let filter = "&filter=process%20%3D%20nginx";
+    assert_eq!(ranked(&plane, "process", filter).await, (true, own(&[("curl", 3), ("nginx", 3)]), 0, 6));
+    let compared = plane.json("/api/v1/flows/top?by=process&compare=previous").await;
+    assert_eq!(compared["items"][0]["previous"]["flows"], 0, "{compared}");
+    // As if there were more flows than are counted one by one: the sums by protocol say how many there are.
+    for table in ["rollup_1m", "rollup_1h"] {
+        plane.sql(&format!("UPDATE {table} SET flows = flows + 1000000 WHERE dimension = 5"));
+    }
+    for (by, items, other) in &expected {
+        assert_eq!(
+            ranked(&plane, by, "").await,
+            (false, items.clone(), other + 1_000_000, 1_000_012),
+            "{by}"
+        );
+    }
+    let compared = plane.json("/api/v1/flows/top?by=process&compare=previous").await;
+    assert_eq!(compared["items"][0]["previous"]["flows"], 0, "{compared}");
+    plane.sql("DELETE FROM process WHERE name = 'nginx'");
+    assert_eq!(
+        ranked(&plane, "process", "").await.1,
+        own(&[("curl", 6)]),
+        "what has no name is among the others"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn i6_hostile_processes_are_cleaned_and_never_cost_a_count() {
     let plane = Plane::start().await;

@@ -92,7 +92,8 @@ shapes! {
     /// What is ranked: those of its names that it is ranked by.
     Ranked = "Item" {
         src: Option<String>, dst: Option<String>, protocol: Option<i64>, port: Option<i64>, name: Option<String>,
-        country: Option<String>, asn: Option<i64>,
+        country: Option<String>, asn: Option<i64>, process: Option<String>, executable: Option<String>,
+        container: Option<String>, unit: Option<String>,
     }
     Top = "Top" { by: String, metric: String, exact: bool, items: Vec<Value>, other: Sums, total: Sums }
     Detection = "Detection" {

@@ -42,7 +42,7 @@ pub(super) async fn hide(
 fn flows(table: &str, range: &str) -> String {
     let end = |end: &str, of_src: bool| {
         format!(
-            "SELECT place, {of_src} AS of_src, {} AS of_dst, domain_id
+            "SELECT place, {of_src} AS of_src, {} AS of_dst, domain_id, {end}_process_id AS process_id
              FROM (SELECT ctid AS place, * FROM {table} WHERE {range}) AS flow JOIN held ON {end} = held.address
              WHERE sensor_id IN (SELECT sensor_id FROM seer)
                AND first_ns <= until_ns AND greatest(first_ns, last_ns) >= from_ns",
@@ -52,7 +52,8 @@ fn flows(table: &str, range: &str) -> String {
     let (source, destination) = (end("src", true), end("dst", false));
     format!(
         "WITH {HELD}, found AS (
-             SELECT place, bool_or(of_src) AS of_src, bool_or(of_dst) AS of_dst, max(domain_id) AS domain_id
+             SELECT place, bool_or(of_src) AS of_src, bool_or(of_dst) AS of_dst, max(domain_id) AS domain_id,
+                    max(process_id) FILTER (WHERE of_src) AS src_ran, max(process_id) FILTER (WHERE of_dst) AS dst_ran
              FROM ({source} UNION ALL {destination}) AS found GROUP BY place
          ), hidden AS (
              UPDATE {table} AS flow SET
@@ -65,7 +66,11 @@ fn flows(table: &str, range: &str) -> String {
                  src_process_id = CASE WHEN NOT of_src THEN src_process_id END,
                  dst_process_id = CASE WHEN NOT of_dst THEN dst_process_id END,
                  domain_id = NULL, name_source = NULL
-             FROM found WHERE flow.ctid = found.place RETURNING found.domain_id
+             FROM found WHERE flow.ctid = found.place RETURNING found.domain_id, src_ran, dst_ran
+         ), ran AS (
+             INSERT INTO erasure_process (erasure_id, process_id)
+             SELECT DISTINCT $1::integer, process_id FROM hidden, LATERAL (VALUES (src_ran), (dst_ran)) AS of (process_id)
+             WHERE process_id IS NOT NULL ON CONFLICT DO NOTHING
          ), named AS (
              INSERT INTO erasure_domain (erasure_id, domain_id)
              SELECT DISTINCT $1::integer, domain_id FROM hidden WHERE domain_id IS NOT NULL ON CONFLICT DO NOTHING
@@ -75,7 +80,7 @@ fn flows(table: &str, range: &str) -> String {
 }
 
 /// A bucket that the device had its address in for a part is hidden whole. Sums by a name that only its flows had
-/// become those of names that are not told.
+/// become those of names that are not told, and so do those by a process that its flows had.
 fn sums(table: &str, range: &str) -> String {
     let unit = if table.starts_with(Parent::Rollup1h.table()) { "hour" } else { "minute" };
     let is = |end: &str| {
@@ -93,7 +98,11 @@ fn sums(table: &str, range: &str) -> String {
              DELETE FROM {table}
              WHERE {range}
                AND (dimension IN (1, 2, 3) AND sensor_id IN (SELECT sensor_id FROM seer) AND ({is_src} OR {is_dst})
-                    OR dimension = 6 AND number IN (SELECT domain_id FROM nameless))
+                    OR dimension = 6 AND number IN (SELECT domain_id FROM nameless)
+                    OR dimension = 9 AND sensor_id IN (SELECT sensor_id FROM seer)
+                       AND number IN (SELECT process_id FROM erasure_process WHERE erasure_id = $1)
+                       AND EXISTS (SELECT FROM held WHERE bucket <= held_until
+                                                      AND bucket + interval '1 {unit}' > held_from))
              RETURNING *
          ), hidden AS (
              INSERT INTO {table} AS other (bucket, sensor_id, dimension, src, dst, protocol, number,
@@ -103,7 +112,7 @@ fn sums(table: &str, range: &str) -> String {
              FROM gone CROSS JOIN LATERAL (SELECT
                  CASE WHEN NOT {is_src} THEN src WHEN family(src) = 4 THEN '0.0.0.0' ELSE '::' END::inet AS source,
                  CASE WHEN NOT {is_dst} THEN dst WHEN family(dst) = 4 THEN '0.0.0.0' ELSE '::' END::inet AS destination,
-                 CASE dimension WHEN 6 THEN -1 ELSE number END AS named
+                 CASE WHEN dimension IN (6, 9) THEN -1 ELSE number END AS named
              ) AS hiding
              GROUP BY dimension, bucket, sensor_id, source, destination, protocol, named
              ORDER BY dimension, bucket, sensor_id, source, destination, protocol, named

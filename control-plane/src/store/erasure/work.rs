@@ -269,6 +269,7 @@ async fn finish(pool: &Pool, task: &Task) -> Result<Option<Erasure>, StoreError>
         let result = async {
             let client = lease.client();
             client.execute("DELETE FROM erasure_domain WHERE erasure_id = $1", &[&task.erasure_id]).await?;
+            client.execute("DELETE FROM erasure_process WHERE erasure_id = $1", &[&task.erasure_id]).await?;
             client.execute("DELETE FROM erasure_trace WHERE erasure_id = $1", &[&task.erasure_id]).await?;
             let sql = "UPDATE erasure SET done_at = clock_timestamp(), name = NULL, token_ids = '{}'
                        WHERE erasure_id = $1 AND done_at IS NULL";

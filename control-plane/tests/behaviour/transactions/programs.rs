@@ -153,7 +153,7 @@ async fn traffic(world: &World, author: &Author) {
     partitions::ensure(pool, &Known::default(), &wanted).await.expect("they are there");
     let edge: i32 = world.sql("SELECT sensor_id FROM sensor WHERE name = 'edge-1'").parse().expect("an id");
     let clock = batches::Clock { skew_ms: None, off: None, flagged: false };
-    let rollup = async { Ok(ingest::rollup::of_batch(&batch, &[], 10)) };
+    let rollup = async { Ok(ingest::rollup::of_batch(&batch, &[], &[], 10)) };
     let stored = batches::store(pool, edge, &batch, clock, &Numbers::default(), rollup).await;
     assert_eq!(stored.expect("it is stored"), batches::Stored::New { clipped_facts: 0 });
     let partition = Partition::holding(Parent::Flow, Timestamp::now()).name();
