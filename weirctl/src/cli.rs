@@ -87,6 +87,7 @@ token: --token-file or WEIRCTL_TOKEN_FILE.")]
   weirctl devices show 7
   weirctl devices set 7 --name 'office printer' --type printer --clear notes
   weirctl devices merge 7 8              8 is 7, too
+  weirctl devices split 7 3              8 is 8 again: `show 7` has merge 3 of it
   weirctl devices erase 7                what would go, and how to go on")]
     Devices(DeviceArgs),
     /// What responders were called
@@ -310,6 +311,8 @@ pub enum DeviceCommand {
     },
     /// Say that another one is this one, too
     Merge { id: u64, other: u64 },
+    /// Undo its last merge; `show` says which that is
+    Split { id: u64, merge: u64 },
     /// Erase it and what tells of it: what would go, then, with the confirmation that this gives, for good
     Erase {
         id: u64,

@@ -190,13 +190,26 @@ pub struct Fact {
     "facts": [{
         "kind": "reason", "source": "mdns_ipp", "value": "printer", "weight": 60, "detail": "_ipp._tcp",
         "first_seen": "2026-01-31T12:00:01.200000000Z", "last_seen": "2026-02-01T09:03:40.000000000Z"
-    }]
+    }],
+    "merges": [{"id": 3, "other": 8, "at": "2026-02-01T09:00:00.000000000Z"}]
 }))]
 pub struct DeviceDetail {
     #[serde(flatten)]
     pub device: Device,
     /// The last ones first, at most 2,000
     pub facts: Vec<Fact>,
+    /// What was said to be this one and can be undone, the last one first, at most 32
+    pub merges: Vec<DeviceMerge>,
+}
+
+/// A merge that can be undone.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({"id": 3, "other": 8, "at": "2026-02-01T09:00:00.000000000Z"}))]
+pub struct DeviceMerge {
+    pub id: i64,
+    /// The device that is this one since
+    pub other: i64,
+    pub at: String,
 }
 
 impl From<devices::Device> for Device {
@@ -320,8 +333,17 @@ pub async fn get(
     _: Query<NoParams>,
 ) -> Result<Json<DeviceDetail>, ApiError> {
     let found = devices::get(&state.pool, params::id("device", &device)?).await?;
-    let (device, facts) = found.ok_or(ChangeError::Unknown)?;
-    Ok(Json(DeviceDetail { device: device.into(), facts: facts.into_iter().map(Fact::from).collect() }))
+    let (device, facts, merges) = found.ok_or(ChangeError::Unknown)?;
+    let merge = |merge: devices::Merge| DeviceMerge {
+        id: merge.merge_id,
+        other: merge.other_id,
+        at: render::system_time(merge.merged_at),
+    };
+    Ok(Json(DeviceDetail {
+        device: device.into(),
+        facts: facts.into_iter().map(Fact::from).collect(),
+        merges: merges.into_iter().map(merge).collect(),
+    }))
 }
 
 /// Say what a device is
@@ -400,6 +422,58 @@ pub async fn merge(
     Ok(Json(devices::merge(&state.pool, &caller.author(), id, other).await?.into()))
 }
 
+/// Which merge is undone.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"merge": 3}))]
+pub struct Split {
+    /// The id of the device's last one
+    #[schema(minimum = 1, maximum = 9_007_199_254_740_991_i64)]
+    pub merge: i64,
+}
+
+/// Two devices that were one.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct SplitDevices {
+    /// The one that stayed
+    pub device: Device,
+    /// The one that is back, with the id that it had
+    pub other: Device,
+}
+
+/// Undo a merge of devices
+///
+/// The last one of the device; those before it can be undone after that. The other device is back with its id, its keys,
+/// what operators had said of it, and what sensors had told of it; what came since is its where its keys say so, or where
+/// only it had the address or name before. Kept as long as devices are (`retention.devices_days`).
+#[utoipa::path(
+    post,
+    path = "/api/v1/devices/{device}/split",
+    tag = "devices",
+    params(("device" = i64, Path, description = "Device's id", minimum = 1, maximum = 9_007_199_254_740_991_i64, example = 7)),
+    request_body = Split,
+    responses(
+        (status = 200, body = SplitDevices, description = "Both as they are now"),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "No such device, or no such merge of it"),
+        (status = 409, body = Problem, content_type = "application/problem+json",
+         description = "A later merge is undone first, or another device has the other's name now"),
+    )
+)]
+pub async fn split(
+    State(state): State<AppState>,
+    caller: Caller,
+    Path(device): Path<String>,
+    _: Query<NoParams>,
+    Body(Split { merge }): Body<Split>,
+) -> Result<Json<SplitDevices>, ApiError> {
+    let id: i64 = params::id("device", &device)?;
+    if merge < 1 {
+        return Err(ApiError::parameter("merge", "is not a merge's id"));
+    }
+    let (device, other) = devices::split(&state.pool, &caller.author(), id, merge).await?;
+    Ok(Json(SplitDevices { device: device.into(), other: other.into() }))
+}
+
 /// `true`: said, and not left out.
 struct OnlyTrue;
 
@@ -467,7 +541,8 @@ impl From<ChangeError> for ApiError {
         match error {
             ChangeError::Taken => conflict("name-taken", "The name is taken"),
             ChangeError::OtherSite => conflict("other-site", "The devices are of different sites"),
-            ChangeError::Unknown => Self::not_found(error.to_string()),
+            ChangeError::Later(_) => conflict("later-merge", "A later merge is undone first"),
+            ChangeError::Unknown | ChangeError::NoMerge => Self::not_found(error.to_string()),
             ChangeError::Store(error) => error.into(),
         }
     }

@@ -177,6 +177,7 @@ fn of_data(routes: Routes) -> Routes {
         .add(flows, routes!(devices::get))
         .add(change_devices, routes!(devices::change))
         .add(change_devices, routes!(devices::merge))
+        .add(change_devices, routes!(devices::split))
         .add(change_devices, routes!(devices::remove))
         .add(flows, routes!(networks::list))
         .add(flows, routes!(networks::get))

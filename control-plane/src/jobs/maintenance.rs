@@ -154,6 +154,7 @@ impl Maintenance {
         if deleted > 0 {
             tracing::info!(devices = deleted, "devices deleted: past their retention");
         }
+        devices::forget_merges(&self.pool, before).await?;
         devices::forget_tombstones(&self.pool, self.retention.keys_since(now), before).await?;
         Ok(())
     }

@@ -57,6 +57,7 @@ pub const MIGRATIONS: &[Migration] = &[
     migration!(161, "0161", "networks"),
     migration!(164, "0164", "device_addresses"),
     migration!(165, "0165", "rollups_by_process"),
+    migration!(166, "0166", "device_merges"),
 ];
 
 /// How long to wait for another instance's migration.

@@ -137,6 +137,7 @@ const TABLE: &[Row] = &[
     ("get /api/v1/devices/{device}", FLOWS),
     ("patch /api/v1/devices/{device}", OPERATORS),
     ("post /api/v1/devices/{device}/merge", OPERATORS),
+    ("post /api/v1/devices/{device}/split", OPERATORS),
     ("delete /api/v1/devices/{device}", OPERATORS),
     ("get /api/v1/networks", FLOWS),
     ("get /api/v1/networks/{network}", FLOWS),

@@ -27,6 +27,7 @@ mod credentials;
 mod database_away;
 mod detections;
 mod device_erasure;
+mod device_split;
 mod devices;
 mod enrollment;
 mod erasure;

@@ -101,6 +101,7 @@ const ROUTES: &[&str] = &[
     "post /api/v1/detections/{detection}/dismiss",
     "post /api/v1/detections/{detection}/reopen",
     "post /api/v1/devices/{device}/merge",
+    "post /api/v1/devices/{device}/split",
     "post /api/v1/enroll",
     "post /api/v1/enrollments",
     "post /api/v1/ingest",

@@ -4,7 +4,8 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use weir_wire::{Batch, Flow, Process, limits};
 
-use crate::support::{Plane, batch, flow, ports, recent_minute_ns};
+use crate::devices::{CARD, items, with_address};
+use crate::support::{ADMIN_TOKEN, Plane, batch, flow, ports, recent_minute_ns};
 
 /// Three flows, told apart by the responder's port: from a process, to one, between the two.
 fn local(generation: u8) -> Batch {
@@ -119,6 +120,32 @@ async fn s5_processes_are_ranked_alike_from_rows_and_from_rollups() {
         own(&[("curl", 6)]),
         "what has no name is among the others"
     );
+}
+
+/// U5: sums by the processes of an erased device's flows are told of nobody, and are what they were.
+#[tokio::test(flavor = "multi_thread")]
+async fn u5_an_erased_device_takes_what_its_processes_are_called_out_of_the_sums() {
+    let plane = Plane::start().await;
+    let token = plane.sensor("edge-1").await;
+    let sent = Batch { devices: vec![with_address(&[CARD], [10, 0, 0, 1])], ..local(1) };
+    plane.store(&token, &sent).await;
+    let sums = |table: &str| {
+        plane.sql(&format!(
+            "SELECT string_agg(coalesce(name, '-') || ' ' || flows, ',' ORDER BY name)
+             FROM {table} LEFT JOIN process ON process_id = number WHERE dimension = 9"
+        ))
+    };
+    for table in ["rollup_1m", "rollup_1h"] {
+        assert_eq!(sums(table), "curl 2,nginx 1");
+    }
+    let id = items(&plane, "").await[0]["id"].clone();
+    let (status, begun) = plane.erase(&format!("/api/v1/devices/{id}?erase=true"), ADMIN_TOKEN).await;
+    assert_eq!(status, 202, "{begun}");
+    plane.all_erased().await;
+    for table in ["rollup_1m", "rollup_1h"] {
+        assert_eq!(sums(table), "nginx 1,- 2");
+    }
+    assert_eq!(plane.count("erasure_process"), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -96,6 +96,7 @@ pub const SET_DEVICE: Route = Route {
     answer: Some("Device"),
 };
 pub const MERGE_DEVICES: Route = post("/api/v1/devices/{device}/merge", Some("Merge"), "Device");
+pub const SPLIT_DEVICE: Route = post("/api/v1/devices/{device}/split", Some("Split"), "SplitDevices");
 pub const PLAN_ERASURE: Route = Route {
     method: "delete",
     path: "/api/v1/devices/{device}",
@@ -113,7 +114,7 @@ pub const ERASE_DEVICE: Route = Route {
 };
 
 /// All of them.
-pub const ALL: [Route; 33] = [
+pub const ALL: [Route; 34] = [
     LOGIN,
     REFRESH,
     LOGOUT,
@@ -145,6 +146,7 @@ pub const ALL: [Route; 33] = [
     DEVICE,
     SET_DEVICE,
     MERGE_DEVICES,
+    SPLIT_DEVICE,
     PLAN_ERASURE,
     ERASE_DEVICE,
 ];

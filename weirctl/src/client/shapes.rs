@@ -123,7 +123,9 @@ shapes! {
         owner: Option<String>, notes: Option<String>, first_seen: String, last_seen: String, addresses: Vec<Value>,
     }
     /// What a device has beside that.
-    DeviceWhole = "DeviceDetail" { facts: Vec<Value> }
+    DeviceWhole = "DeviceDetail" { facts: Vec<Value>, merges: Vec<Value> }
+    DeviceMerge = "DeviceMerge" { id: i64, other: i64, at: String }
+    SplitDevices = "SplitDevices" { device: Device, other: Device }
     DeviceFact = "Fact" {
         kind: String, source: String, value: String, weight: Option<i64>, first_seen: String, last_seen: String,
     }

@@ -4,7 +4,9 @@ use serde_json::{Map, Value, json};
 
 use super::{Caller, Headings};
 use crate::cli::{DeviceArgs, DeviceCommand, DeviceFilter, DeviceWords};
-use crate::client::shapes::{Device, DeviceFact, DeviceWhole, Erasure, ErasurePlan, PlannedPlace};
+use crate::client::shapes::{
+    Device, DeviceFact, DeviceMerge, DeviceWhole, Erasure, ErasurePlan, PlannedPlace, SplitDevices,
+};
 use crate::client::{ClientError, Query, route};
 use crate::show::{self, safe, time};
 
@@ -26,6 +28,17 @@ pub async fn devices(caller: &Caller, args: DeviceArgs) -> Result<(), ClientErro
                 caller,
                 caller.client.ask(route::MERGE_DEVICES, &id.to_string(), &Vec::new(), Some(&body)).await?,
             )
+        }
+        Some(DeviceCommand::Split { id, merge }) => {
+            let body = json!({"merge": merge});
+            let both: Value =
+                caller.client.ask(route::SPLIT_DEVICE, &id.to_string(), &Vec::new(), Some(&body)).await?;
+            if caller.json {
+                return show::json(&both);
+            }
+            let SplitDevices { device, other } = caller.read(both)?;
+            said_now(device)?;
+            said_now(other)
         }
         Some(DeviceCommand::Erase { id, confirmation, yes }) => erase(caller, id, confirmation, yes).await,
     }
@@ -65,7 +78,7 @@ async fn whole(caller: &Caller, id: u64) -> Result<(), ClientError> {
         return show::json(&answer);
     }
     let device: Device = caller.read(answer.clone())?;
-    let DeviceWhole { facts } = caller.read(answer)?;
+    let DeviceWhole { facts, merges } = caller.read(answer)?;
     let rows = [
         ("name", device.name),
         ("type", device.r#type),
@@ -80,6 +93,10 @@ async fn whole(caller: &Caller, id: u64) -> Result<(), ClientError> {
         if let Some(value) = value {
             show::line(&format!("{what}: {}", safe(&value)))?;
         }
+    }
+    for merge in merges {
+        let DeviceMerge { id: merge, other, at } = caller.read(merge)?;
+        show::line(&safe(&format!("merge {merge}: of {other}, {}", time(&at))))?;
     }
     let mut table =
         show::Table::new(&["FACT", "SAID BY", "VALUE", "WEIGHT", "FIRST SEEN (UTC)", "LAST SEEN (UTC)"]);
@@ -115,7 +132,10 @@ fn changed(caller: &Caller, now: Value) -> Result<(), ClientError> {
     if caller.json {
         return show::json(&now);
     }
-    let device: Device = caller.read(now)?;
+    said_now(caller.read(now)?)
+}
+
+fn said_now(device: Device) -> Result<(), ClientError> {
     let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     show::line(&safe(&format!(
         "device {}: name {}, type {}, owner {}",

@@ -62,6 +62,14 @@ async fn s4_u5_devices_are_shown_named_merged_and_erased_in_two_steps() {
     run(&["merge", &printer, &laptop], 0).await;
     assert_eq!(run(&["--json"], 0).await.json().len(), 1);
     run(&["show", &laptop], 4).await;
+    let merge = run(&["show", &printer, "--json"], 0).await.json()[0]["merges"][0]["id"].to_string();
+    let whole = run(&["show", &printer], 0).await.out;
+    assert!(whole.contains(&format!("merge {merge}: of {laptop}, ")), "{whole}");
+    let split = run(&["split", &printer, &merge], 0).await;
+    assert!(split.out.contains(&format!("device {laptop}: name laptop, ")), "{split:?}");
+    run(&["split", &printer, &merge], 4).await;
+    assert_eq!(run(&["--json"], 0).await.json().len(), 2);
+    run(&["merge", &printer, &laptop], 0).await;
     run(&["merge", &printer, &laptop], 4).await;
     run(&["set", &printer, "--type", "toaster"], 2).await;
     run(&["set", &printer, "--name", "x", "--clear", "name"], 2).await;

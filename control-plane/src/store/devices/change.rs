@@ -6,7 +6,7 @@ use tokio_postgres::error::SqlState;
 use super::super::audit::{self, Author};
 use super::super::events::{self, NewEvent, Topic};
 use super::super::{Class, Isolation, Lease, Pool, StoreError};
-use super::{Device, Said, find, joined, told};
+use super::{Device, Said, find, joined, merges, told};
 
 /// What changes; what is `None` stays, and an inner `None` clears.
 #[derive(Clone, Debug, Default)]
@@ -26,6 +26,10 @@ pub enum ChangeError {
     Unknown,
     #[error("the devices are of different sites")]
     OtherSite,
+    #[error("the device has no merge with this id that can be undone")]
+    NoMerge,
+    #[error("merge {0} came later: undo that one first")]
+    Later(i64),
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -102,17 +106,34 @@ async fn merged(lease: &mut Lease<'_>, author: &Author, id: i64, other: i64) -> 
     let (Some(into), Some(from)) = (find(lease, id).await?, find(lease, other).await?) else {
         return Err(ChangeError::Unknown);
     };
+    merges::keep(lease, id, other).await?;
     joined::join(lease, id, other).await?;
     joined::summarize(lease, &[id]).await?;
     let device = find(lease, id).await?.ok_or(ChangeError::Unknown)?;
-    let of = |device: &Device| {
-        let keys: Vec<_> =
-            device.keys.iter().map(|(kind, value)| json!({"kind": kind, "value": value})).collect();
-        json!({"id": device.device_id, "said": shown(&device.said), "keys": keys})
-    };
-    let change = (Some(json!([of(&into), of(&from)])), Some(of(&device)));
-    tell(lease, author, "device.merge", &device, change, json!({"id": id, "from": other})).await?;
+    let change = (Some(json!([known(&into), known(&from)])), Some(known(&device)));
+    // By what it was called before: what the other was called is the other's.
+    tell(lease, author, "device.merge", &into, change, json!({"id": id, "from": other})).await?;
     Ok(device)
+}
+
+/// Tells that a device is two again.
+pub(super) async fn tell_split(
+    lease: &Lease<'_>,
+    author: &Author,
+    before: &Device,
+    device: &Device,
+    restored: &Device,
+) -> Result<(), StoreError> {
+    let change = (Some(known(before)), Some(json!([known(device), known(restored)])));
+    let body = json!({"id": restored.device_id, "from": device.device_id});
+    tell(lease, author, "device.split", device, change, body).await
+}
+
+/// A device as the log has it.
+fn known(device: &Device) -> Value {
+    let keys: Vec<_> =
+        device.keys.iter().map(|(kind, value)| json!({"kind": kind, "value": value})).collect();
+    json!({"id": device.device_id, "said": shown(&device.said), "keys": keys})
 }
 
 fn shown(Said { name, r#type, notes, owner }: &Said) -> Value {

@@ -4,6 +4,7 @@ mod change;
 mod forgotten;
 mod held;
 mod joined;
+mod merges;
 mod told;
 mod tombstones;
 
@@ -20,6 +21,7 @@ use super::{Class, Isolation, Lease, Pool, Reference, StoreError};
 pub use change::{Change, ChangeError, change, merge};
 pub use forgotten::{delete_before, forget_sensor};
 pub use held::{HeldError, Holder, Holders, resolve};
+pub use merges::{Merge, forget as forget_merges, split};
 pub(super) use told::add;
 pub(super) use tombstones::{bury, lock, may_say, title};
 pub use tombstones::{forget as forget_tombstones, held};
@@ -157,8 +159,8 @@ pub async fn list(
     Ok(pool.within(Class::Query, work).await?.iter().map(device).collect())
 }
 
-/// One device with its facts: all sensors together, the last ones first.
-pub async fn get(pool: &Pool, device_id: i64) -> Result<Option<(Device, Vec<Fact>)>, StoreError> {
+/// One device with its facts, all sensors together, and with its merges; the last ones first.
+pub async fn get(pool: &Pool, device_id: i64) -> Result<Option<(Device, Vec<Fact>, Vec<Merge>)>, StoreError> {
     let work = async {
         let lease = pool.begin(Class::Query, Isolation::Snapshot, "device_get").await?;
         let result = async {
@@ -169,7 +171,8 @@ pub async fn get(pool: &Pool, device_id: i64) -> Result<Option<(Device, Vec<Fact
                        FROM device_fact JOIN sensor USING (sensor_id) WHERE device_id = $1
                        GROUP BY kind, said_by, value ORDER BY last DESC, kind, said_by, value LIMIT 2000";
             let rows = lease.client().query(sql, &[&device_id]).await?;
-            Ok(Some((found, rows.iter().map(fact).collect())))
+            let merges = merges::of(&lease, device_id).await?;
+            Ok(Some((found, rows.iter().map(fact).collect(), merges)))
         }
         .await;
         lease.finish(result).await

@@ -236,6 +236,7 @@ async fn retention(world: &World) {
         "INSERT INTO domain (name, last_used) VALUES ('old.example', '2020-01-01');
          INSERT INTO process (name, executable, container, unit, last_used) VALUES ('old', '', '', '', '2020-01-01');
          INSERT INTO device (scope, first_seen, last_seen) VALUES ('site:old', '2020-01-01', '2020-01-01');
+         INSERT INTO device_merge (device_id, other_id, formers, filled) VALUES (1, 2, '{}', '{}');
          INSERT INTO device_tombstone (erasure_id, scope, kind, sha256, held_from, held_until)
          SELECT min(erasure_id), 'old', 'key', sha256(''), '2020-01-01', '2020-01-01' FROM erasure;
          INSERT INTO detection (sensor_id, kind, subject, severity, technique, source, first_seen, last_seen, count, evidence)
@@ -254,6 +255,9 @@ async fn retention(world: &World) {
     // Until there are none: another transaction finds that out.
     world.walk(&["device_retention"], seen).await;
     assert_eq!(world.sql("SELECT count(*) FROM device"), "0");
+    let merges = async || devices::forget_merges(pool, long_ago).await;
+    world.walk(&["merge_retention"], merges).await;
+    assert_eq!(world.sql("SELECT count(*) FROM device_merge"), "0");
     let tombstones = async || devices::forget_tombstones(pool, long_ago, long_ago).await;
     world.walk(&["tombstone_retention"], tombstones).await;
     assert_eq!(world.sql("SELECT count(*) FROM device_tombstone"), "0");

@@ -232,6 +232,8 @@ async fn traffic(requests: &Requests<'_>, token: &str) {
     requests.admin("patch /api/v1/devices/{device}", &[one], said).await;
     let other: i64 = other.parse().expect("a number");
     requests.admin("post /api/v1/devices/{device}/merge", &[one], json!({"other": other})).await;
+    let merge: i64 = world.sql("SELECT merge_id FROM device_merge").parse().expect("a merge");
+    requests.admin("post /api/v1/devices/{device}/split", &[one], json!({"merge": merge})).await;
     requests.erase("delete /api/v1/devices/{device}", &format!("{one}?erase=true")).await;
 }
 

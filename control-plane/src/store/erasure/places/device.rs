@@ -57,7 +57,13 @@ macro_rules! of_log {
             "(action <> 'device.remove' AND CASE subject_kind
                  WHEN 'device' THEN subject_id IN ",
             ids!(),
-            "    WHEN 'detection' THEN subject_id IN (SELECT detection_id::text FROM (",
+            // Of whom it was a part, for a while.
+            "         OR action IN ('device.merge', 'device.split')
+                         AND (before->1->>'id' IN ",
+            ids!(),
+            "                 OR after->1->>'id' IN ",
+            ids!(),
+            ")    WHEN 'detection' THEN subject_id IN (SELECT detection_id::text FROM (",
             detections!(),
             ") AS theirs)
                  ELSE false END)"
@@ -135,6 +141,16 @@ pub const PLACES: &[Place] = &[
         "device",
         count!("device", "device_id = $1"),
         Step::AtOnce("DELETE FROM device WHERE device_id = $1"),
+    ),
+    // Also those of devices that became this one.
+    place(
+        "merges",
+        count!("device_merge", "device_id = $1"),
+        Step::AtOnce(concat!(
+            "DELETE FROM device_merge WHERE device_id IN (SELECT value::bigint FROM ",
+            traces!("= 'id'"),
+            " AS trace)"
+        )),
     ),
     place("flows", None, Step::Pages(Parent::Flow)),
     place("domain_search", None, Step::Search),

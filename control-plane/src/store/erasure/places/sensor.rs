@@ -163,6 +163,20 @@ pub const PLACES: &[Place] = &[
     ),
     place("networks", count!("network", "sensor_id = $1"), delete!("network")),
     place("devices", count!("device_fact", "sensor_id = $1"), Step::Devices),
+    // After the facts, which a merge takes its own from; and then those of which nothing is left.
+    place("merged_devices", count!("device_merge_fact", "sensor_id = $1"), delete!("device_merge_fact")),
+    place(
+        "merges",
+        None,
+        Step::Repeat(concat!(
+            "DELETE FROM device_merge WHERE merge_id = ANY (ARRAY(
+                 SELECT merge_id FROM device_merge AS merge WHERE NOT EXISTS (
+                     SELECT FROM device_merge_fact AS fact WHERE fact.merge_id = merge.merge_id AND of_other)
+                 LIMIT ",
+            chunk!(),
+            "))"
+        )),
+    ),
     // Last: until here the name is taken.
     place(
         "sensor",

@@ -1,0 +1,2 @@
+DROP TABLE device_merge_fact;
+DROP TABLE device_merge;
