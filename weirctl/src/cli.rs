@@ -212,6 +212,10 @@ pub enum By {
     Executable,
     Container,
     Unit,
+    #[value(name = "src_device")]
+    SrcDevice,
+    #[value(name = "dst_device")]
+    DstDevice,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

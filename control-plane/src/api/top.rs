@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 use axum::http::HeaderMap;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use jiff::Timestamp;
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
@@ -14,7 +14,7 @@ use super::window::{Compare, CompareParams, FilterParams};
 use super::{ApiError, AppState};
 use crate::ingest::rollup::{self, Dimension};
 use crate::store::filter::Filter;
-use crate::store::top::{self, By, Choice, Metric, Part};
+use crate::store::top::{self, By, Choice, End, Metric, Part};
 
 const DEFAULT_LIMIT: u64 = 10;
 
@@ -31,6 +31,8 @@ const RANKED: &[(&str, By)] = &[
     ("executable", By::Process(Part::Executable)),
     ("container", By::Process(Part::Container)),
     ("unit", By::Process(Part::Unit)),
+    ("src_device", By::Device(End::Initiator)),
+    ("dst_device", By::Device(End::Responder)),
 ];
 const METRICS: &[(&str, Metric)] =
     &[("octets", Metric::Octets), ("packets", Metric::Packets), ("flows", Metric::Flows)];
@@ -42,8 +44,8 @@ pub struct RankParams {
     /// `source`, `destination`, `pair`, `port` (the responder's, with its protocol), `protocol`, or whom flows were
     /// with: `name`, `country`, `asn` of the responder, where they are known; or whose they were, where an end is on the
     /// sensor's host: `process`, and `executable`, `container`, `unit` of processes. A flow between two of them is the
-    /// initiator's
-    #[param(value_type = Option<String>, default = "source", example = "pair", pattern = "^(source|destination|pair|port|protocol|name|country|asn|process|executable|container|unit)$")]
+    /// initiator's; or `src_device`, `dst_device`: whose device the initiator's, the responder's address was
+    #[param(value_type = Option<String>, default = "source", example = "pair", pattern = "^(source|destination|pair|port|protocol|name|country|asn|process|executable|container|unit|src_device|dst_device)$")]
     pub by: Option<By>,
     /// `octets`, `packets` (both directions together) or `flows`
     #[param(value_type = Option<String>, default = "octets", example = "octets", pattern = "^(octets|packets|flows)$")]
@@ -97,7 +99,7 @@ pub struct Top {
     pub from: String,
     pub to: String,
     /// Counted from every row. If not, from rollups, where a key that was small in some batch lacks that
-    /// batch's share: it is in `other`
+    /// batch's share, and a device that of a minute or an hour in which an address changed hands: it is in `other`
     pub exact: bool,
     pub items: Vec<Item>,
     /// All flows of the window, less those of `items`
@@ -155,6 +157,13 @@ pub struct Item {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "Example Hosting")]
     pub organisation: Option<String>,
+    /// Name of the device, if it has one
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "office printer")]
+    pub device: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = 7)]
+    pub device_id: Option<i64>,
     /// The kernel's name of the process
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "curl")]
@@ -180,8 +189,8 @@ pub struct Item {
 
 /// Top talkers
 ///
-/// The largest sources, destinations, pairs, ports, protocols, names, countries, systems or processes of the window. Where `from` and `to` are given,
-/// the answer has an `ETag` that changes with the flows of the window.
+/// The largest sources, destinations, pairs, ports, protocols, names, countries, systems, processes or devices of the window. Where `from` and `to` are given,
+/// the answer has an `ETag` that changes with the flows of the window; not so a ranking of devices.
 #[utoipa::path(
     get,
     path = "/api/v1/flows/top",
@@ -203,8 +212,14 @@ pub async fn top(
     if params.compare.compare.is_some() {
         all.from = before(&filter).from;
     }
+    // In a box: two questions, each with all that it binds.
+    let ranking = Box::pin(ranking(&state, &params, &filter));
+    // Whose an address was may change without the flows: such an answer is not kept.
+    if matches!(params.rank.by, Some(By::Device(_))) {
+        return Ok(axum::Json(ranking.await?).into_response());
+    }
     let question = Question { route: "top", given: &given, filter: &all, headers: &headers };
-    answers::answer(&state, question, ranking(&state, &params, &filter)).await
+    answers::answer(&state, question, ranking).await
 }
 
 /// The window that ends where this one begins.
@@ -249,6 +264,8 @@ async fn ranking(state: &AppState, params: &TopParams, filter: &Filter) -> Resul
                 country: number(Dimension::Country).map(rollup::number::country),
                 asn: number(Dimension::System).map(rollup::number::system),
                 organisation: item.name.clone().filter(|_| by == By::Key(Dimension::System)),
+                device: item.name.clone().filter(|_| matches!(by, By::Device(_))),
+                device_id: item.device,
                 process: label(Part::Name),
                 executable: label(Part::Executable),
                 container: label(Part::Container),

@@ -34,6 +34,7 @@ pub mod migrations;
 pub mod names;
 pub mod networks;
 pub mod notices;
+mod owners;
 pub mod partitions;
 mod pool;
 pub mod presence;

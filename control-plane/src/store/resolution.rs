@@ -61,10 +61,12 @@ pub(super) fn push_pieces(sql: &mut Sql, pieces: &[Piece], dimension: Dimension,
         let from = sql.bind(SystemTime::from(piece.from), Type::TIMESTAMPTZ);
         let to = sql.bind(SystemTime::from(piece.to), Type::TIMESTAMPTZ);
         let (table, dimension) = (piece.table, dimension as i16);
+        let length = if table == "rollup_1h" { "1 hour" } else { "1 minute" };
         // `write!` to a String cannot fail.
         let _ = write!(
             sql.text,
-            "SELECT bucket, src, dst, protocol, number, flows, packets, octets, reverse_packets, reverse_octets
+            "SELECT bucket, sensor_id, src, dst, protocol, number, flows, packets, octets, reverse_packets, reverse_octets,
+                    interval '{length}' AS length
              FROM {table} WHERE dimension = {dimension} AND bucket >= {from} AND bucket < {to}"
         );
         if let Some(sensor_id) = filter.sensor_id {

@@ -13,6 +13,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use super::filter::{Filter, Sql, sum};
+use super::owners::Owners;
 use super::resolution::{MINUTE, ceil, floor, pieces, push_pieces};
 use super::{Class, Isolation, Lease, Pool, StoreError};
 use crate::ingest::rollup::Dimension;
@@ -33,6 +34,8 @@ pub enum By {
     Key(Dimension),
     /// Processes that have something in common.
     Process(Part),
+    /// Devices that had an end's address at the time.
+    Device(End),
 }
 
 /// Of a process.
@@ -44,11 +47,20 @@ pub enum Part {
     Unit,
 }
 
+/// Of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    Initiator,
+    Responder,
+}
+
 impl By {
-    fn dimension(self) -> Dimension {
+    pub(super) fn dimension(self) -> Dimension {
         match self {
             Self::Key(dimension) => dimension,
             Self::Process(_) => Dimension::Process,
+            Self::Device(End::Initiator) => Dimension::Source,
+            Self::Device(End::Responder) => Dimension::Destination,
         }
     }
 }
@@ -71,9 +83,11 @@ pub struct Item {
     pub protocol: Option<i16>,
     /// The responder's port, or what stands for a domain, a country or a system (`ingest::rollup::number`).
     pub number: Option<i32>,
+    /// A device's id.
+    pub device: Option<i64>,
     /// What processes have in common.
     pub label: Option<String>,
-    /// A domain's name, or who runs a system.
+    /// A domain's or a device's name, or who runs a system.
     pub name: Option<String>,
     pub sums: Sums,
 }
@@ -82,8 +96,8 @@ impl Item {
     /// Whether both stand for the same source, pair, or whatever was asked for.
     #[must_use]
     pub fn has_key_of(&self, other: &Self) -> bool {
-        (self.src, self.dst, self.protocol, self.number, &self.label)
-            == (other.src, other.dst, other.protocol, other.number, &other.label)
+        (self.src, self.dst, self.protocol, self.number, self.device, &self.label)
+            == (other.src, other.dst, other.protocol, other.number, other.device, &other.label)
     }
 }
 
@@ -122,6 +136,14 @@ struct Keys {
 fn keys(by: By) -> Keys {
     let dimension = match by {
         By::Key(dimension) => dimension,
+        By::Device(_) => {
+            return Keys {
+                columns: &["device"],
+                flow_columns: "coalesce(held_device, -1) AS device",
+                named: "device <> -1",
+                label: None,
+            };
+        }
         By::Process(part) => {
             let label = match part {
                 Part::Name => "name",
@@ -180,7 +202,9 @@ pub async fn top(
             } else {
                 from_rows(&lease, filter, by, metric, choice).await?
             };
-            name(&lease, dimension, &mut top.items).await?;
+            if !matches!(by, By::Device(_)) {
+                name(&lease, dimension, &mut top.items).await?;
+            }
             Ok(top)
         }
         .await;
@@ -227,10 +251,12 @@ async fn from_rows(
     choice: Choice<'_>,
 ) -> Result<Top, StoreError> {
     let keys = keys(by);
+    let owners = Owners::of(lease, filter, by, None).await?;
     // Processes are counted by their number, which is quick, and then by what they are called.
     let first = if keys.label.is_some() { "counted" } else { "keyed" };
     let mut sql = Sql::new(&format!("WITH {first} AS (SELECT "));
     let _ = write!(sql.text, "{}, count(*) AS flows, {} FROM flow", keys.flow_columns, summed(false));
+    owners.push(&mut sql, "first_ns >= held_from AND first_ns < held_until");
     sql.push_filter(filter);
     let _ = write!(sql.text, " GROUP BY {})", grouped(&keys));
     if let Some(label) = keys.label {
@@ -257,7 +283,9 @@ async fn from_rows(
     );
     push_answer(&mut sql, &columns);
     let rows = lease.client().query_typed(&sql.text, &sql.parameters()).await?;
-    Ok(answer(&rows, &keys, true, filter.from, filter.to))
+    let mut top = answer(&rows, &keys, owners.complete, filter.from, filter.to);
+    owners.name(&mut top.items);
+    Ok(top)
 }
 
 /// Ranks all keys by one sum, then adds up the others for the few that are shown.
@@ -277,14 +305,20 @@ async fn from_rollups(
         Metric::Packets => "sum(packets) + sum(reverse_packets)",
         Metric::Flows => "sum(flows)",
     };
+    let owners = Owners::of(lease, filter, by, Some(&pieces)).await?;
+    let device = if owners.end.is_some() { ", coalesce(held_device, -1) AS device" } else { "" };
     let label =
         keys.label.map(|label| format!(", coalesce(process.{label}, '') AS label")).unwrap_or_default();
-    let mut sql = Sql::new(&format!("WITH rows AS MATERIALIZED (SELECT pieces.*{label} FROM "));
+    let mut sql = Sql::new(&format!("WITH rows AS MATERIALIZED (SELECT pieces.*{label}{device} FROM "));
     push_pieces(&mut sql, &pieces, by.dimension(), filter);
     sql.push(" AS pieces");
     if keys.label.is_some() {
         sql.push(" LEFT JOIN process ON process_id = number");
     }
+    // A bucket in which an address changed hands is nobody's: it is among the others.
+    let whole =
+        "bucket >= to_timestamp(held_from / 1e9) AND bucket + length <= to_timestamp(held_until / 1e9)";
+    owners.push(&mut sql, whole);
     let (join, order) = push_choice(&mut sql, &keys, choice);
     let _ = write!(
         sql.text,
@@ -306,7 +340,9 @@ async fn from_rollups(
         (Some(first), Some(last)) => (first.from, last.to),
         _ => (filter.from, filter.to),
     };
-    Ok(answer(&rows, &keys, false, from, to))
+    let mut top = answer(&rows, &keys, false, from, to);
+    owners.name(&mut top.items);
+    Ok(top)
 }
 
 /// Binds what chooses the entries; gives a join that goes behind the table of keys, and an order with its end.
@@ -319,20 +355,22 @@ fn push_choice(sql: &mut Sql, keys: &Keys, choice: Choice<'_>) -> (String, Strin
         }
         Choice::Like(items) => items,
     };
-    let arrays: Vec<String> =
-        keys.columns
-            .iter()
-            .map(|column| match *column {
-                "src" => sql.bind(items.iter().map(|item| item.src).collect::<Vec<_>>(), Type::INET_ARRAY),
-                "dst" => sql.bind(items.iter().map(|item| item.dst).collect::<Vec<_>>(), Type::INET_ARRAY),
-                "protocol" => {
-                    sql.bind(items.iter().map(|item| item.protocol).collect::<Vec<_>>(), Type::INT2_ARRAY)
-                }
-                "label" => sql
-                    .bind(items.iter().map(|item| item.label.clone()).collect::<Vec<_>>(), Type::TEXT_ARRAY),
-                _ => sql.bind(items.iter().map(|item| item.number).collect::<Vec<_>>(), Type::INT4_ARRAY),
-            })
-            .collect();
+    let arrays: Vec<String> = keys
+        .columns
+        .iter()
+        .map(|column| match *column {
+            "src" => sql.bind(items.iter().map(|item| item.src).collect::<Vec<_>>(), Type::INET_ARRAY),
+            "dst" => sql.bind(items.iter().map(|item| item.dst).collect::<Vec<_>>(), Type::INET_ARRAY),
+            "protocol" => {
+                sql.bind(items.iter().map(|item| item.protocol).collect::<Vec<_>>(), Type::INT2_ARRAY)
+            }
+            "device" => sql.bind(items.iter().map(|item| item.device).collect::<Vec<_>>(), Type::INT8_ARRAY),
+            "label" => {
+                sql.bind(items.iter().map(|item| item.label.clone()).collect::<Vec<_>>(), Type::TEXT_ARRAY)
+            }
+            _ => sql.bind(items.iter().map(|item| item.number).collect::<Vec<_>>(), Type::INT4_ARRAY),
+        })
+        .collect();
     let join = format!("JOIN unnest({}) AS chosen ({columns}) USING ({columns})", arrays.join(", "));
     (join, String::new())
 }
@@ -386,6 +424,7 @@ fn answer(rows: &[Row], keys: &Keys, exact: bool, from: Timestamp, to: Timestamp
                 dst: place("dst").map(|at| row.get(at)),
                 protocol: place("protocol").map(|at| row.get(at)),
                 number: place("number").map(|at| row.get(at)),
+                device: place("device").map(|at| row.get(at)),
                 label: place("label").map(|at| row.get(at)),
                 name: None,
                 sums: sums(row, 5),

@@ -178,3 +178,37 @@ async fn a8_a_filter_by_too_many_addresses_is_refused_with_its_name() {
     plane.sql("DELETE FROM device_fact WHERE address = '10.1.0.1'");
     assert_eq!(plane.get(&path).await.status(), 200);
 }
+
+/// S4, A8: a ranking of devices adds up what each had, from rows and from rollups, and no more than that.
+#[tokio::test(flavor = "multi_thread")]
+async fn s4_devices_are_ranked_by_what_their_addresses_were_at_the_time() {
+    let plane = Plane::start().await;
+    let token = plane.sensor("edge-1").await;
+    two_after_each_other(&plane, &token).await;
+    let ranked = async |by: &str| {
+        let top = plane.json(&format!("/api/v1/flows/top?by={by}&metric=flows")).await;
+        let items = top["items"].as_array().expect("items").iter();
+        let mut items: Vec<_> =
+            items.map(|it| (it["device"].as_str().map(str::to_owned), it["flows"].as_i64())).collect();
+        items.sort();
+        (top["exact"] == true, items, top["other"]["flows"].as_i64())
+    };
+    let of = |items: &[(&str, i64)]| -> Vec<_> {
+        items.iter().map(|(name, flows)| (Some((*name).to_owned()), Some(*flows))).collect()
+    };
+    let all = [("Ann's laptop", 2), ("EPSON", 4), ("bobs-phone", 2)];
+    assert_eq!(ranked("src_device").await, (true, of(&all), Some(4)));
+    assert_eq!(ranked("dst_device").await, (true, of(&all), Some(4)));
+    let compared = plane.json("/api/v1/flows/top?by=src_device&compare=previous").await;
+    assert_eq!(compared["items"][0]["previous"]["flows"], 0, "{compared}");
+    // As if there were more flows than are counted one by one. In that minute the shared address changed hands.
+    for table in ["rollup_1m", "rollup_1h"] {
+        plane.sql(&format!("UPDATE {table} SET flows = flows + 1000000 WHERE dimension = 5"));
+    }
+    assert_eq!(ranked("src_device").await, (false, of(&[("EPSON", 4)]), Some(1_000_008)));
+    let compared = plane.json("/api/v1/flows/top?by=dst_device&compare=previous").await;
+    assert_eq!(
+        (&compared["items"][0]["device"], &compared["items"][0]["previous"]["flows"]),
+        (&json!("EPSON"), &json!(0))
+    );
+}

@@ -43,6 +43,7 @@ fn called(ranked: Ranked) -> String {
         ranked.executable,
         ranked.container,
         ranked.unit,
+        ranked.device.or(ranked.device_id.map(|id| format!("device {id}"))),
         ranked.asn.map(|asn| format!("AS{asn}")),
         ranked.port.map(|port| format!("port {port}")),
         ranked.protocol.map(|protocol| format!("protocol {protocol}")),

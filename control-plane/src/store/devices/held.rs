@@ -126,21 +126,38 @@ impl Holders {
         Some(Holder { device_id, name: self.names.get(&device_id).cloned().flatten() })
     }
 
+    /// All that overlaps a time, with whose it was.
+    pub(in crate::store) fn all(&self, (from, to): (Timestamp, Timestamp)) -> Vec<(Held, i64)> {
+        let (from, to) = (from.as_nanosecond(), to.as_nanosecond());
+        let overlaps = |held: &Held| i128::from(held.from_ns) < to && i128::from(held.until_ns) > from;
+        let mut all: Vec<(Held, i64)> = self.each().filter(|(held, _)| overlaps(held)).collect();
+        // The same question reads the same each time.
+        all.sort_unstable();
+        all
+    }
+
+    /// What a device is called.
+    #[must_use]
+    pub fn name(&self, device_id: i64) -> Option<String> {
+        self.names.get(&device_id).cloned().flatten()
+    }
+
     /// What these devices had.
     fn held(&self, devices: &BTreeSet<i64>) -> Vec<Held> {
-        let mut held = Vec::new();
-        for (&(sensor_id, address), spans) in &self.spans {
-            for (at, (from_us, device_id)) in spans.iter().enumerate() {
-                if devices.contains(device_id) {
-                    let until_ns =
-                        spans.get(at + 1).map_or(i64::MAX, |(from_us, _)| from_us.saturating_mul(1_000));
-                    held.push(Held { sensor_id, address, from_ns: from_us.saturating_mul(1_000), until_ns });
-                }
-            }
-        }
-        // The same question reads the same each time.
+        let theirs = self.each().filter(|(_, device_id)| devices.contains(device_id));
+        let mut held: Vec<Held> = theirs.map(|(held, _)| held).collect();
         held.sort_unstable();
         held
+    }
+
+    fn each(&self) -> impl Iterator<Item = (Held, i64)> {
+        self.spans.iter().flat_map(|(&(sensor_id, address), spans)| {
+            spans.iter().enumerate().map(move |(at, &(from_us, device_id))| {
+                let until_us = spans.get(at + 1).map_or(i64::MAX, |(from_us, _)| *from_us);
+                let (from_ns, until_ns) = (from_us.saturating_mul(1_000), until_us.saturating_mul(1_000));
+                (Held { sensor_id, address, from_ns, until_ns }, device_id)
+            })
+        })
     }
 }
 
