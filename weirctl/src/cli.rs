@@ -216,6 +216,10 @@ pub enum By {
     SrcDevice,
     #[value(name = "dst_device")]
     DstDevice,
+    #[value(name = "src_network")]
+    SrcNetwork,
+    #[value(name = "dst_network")]
+    DstNetwork,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

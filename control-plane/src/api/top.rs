@@ -33,6 +33,8 @@ const RANKED: &[(&str, By)] = &[
     ("unit", By::Process(Part::Unit)),
     ("src_device", By::Device(End::Initiator)),
     ("dst_device", By::Device(End::Responder)),
+    ("src_network", By::Network(End::Initiator)),
+    ("dst_network", By::Network(End::Responder)),
 ];
 const METRICS: &[(&str, Metric)] =
     &[("octets", Metric::Octets), ("packets", Metric::Packets), ("flows", Metric::Flows)];
@@ -44,8 +46,9 @@ pub struct RankParams {
     /// `source`, `destination`, `pair`, `port` (the responder's, with its protocol), `protocol`, or whom flows were
     /// with: `name`, `country`, `asn` of the responder, where they are known; or whose they were, where an end is on the
     /// sensor's host: `process`, and `executable`, `container`, `unit` of processes. A flow between two of them is the
-    /// initiator's; or `src_device`, `dst_device`: whose device the initiator's, the responder's address was
-    #[param(value_type = Option<String>, default = "source", example = "pair", pattern = "^(source|destination|pair|port|protocol|name|country|asn|process|executable|container|unit|src_device|dst_device)$")]
+    /// initiator's; or `src_device`, `dst_device`: whose device the initiator's, the responder's address was; or
+    /// `src_network`, `dst_network`: what operators call the networks of those
+    #[param(value_type = Option<String>, default = "source", example = "pair", pattern = "^(source|destination|pair|port|protocol|name|country|asn|process|executable|container|unit|src_device|dst_device|src_network|dst_network)$")]
     pub by: Option<By>,
     /// `octets`, `packets` (both directions together) or `flows`
     #[param(value_type = Option<String>, default = "octets", example = "octets", pattern = "^(octets|packets|flows)$")]
@@ -164,6 +167,10 @@ pub struct Item {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = 7)]
     pub device_id: Option<i64>,
+    /// What operators call it
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "office")]
+    pub network: Option<String>,
     /// The kernel's name of the process
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "curl")]
@@ -266,6 +273,7 @@ async fn ranking(state: &AppState, params: &TopParams, filter: &Filter) -> Resul
                 organisation: item.name.clone().filter(|_| by == By::Key(Dimension::System)),
                 device: item.name.clone().filter(|_| matches!(by, By::Device(_))),
                 device_id: item.device,
+                network: item.label.clone().filter(|_| matches!(by, By::Network(_))),
                 process: label(Part::Name),
                 executable: label(Part::Executable),
                 container: label(Part::Container),

@@ -12,8 +12,9 @@ use uuid::Uuid;
 
 use super::expression::either;
 use super::filter::Sql;
+use super::top::End;
 use crate::expression::Field;
-use crate::naming::{Kind, LABEL_MASK, Partition, Question, Scope};
+use crate::naming::{Kind, LABEL_MASK, Naming, Partition, Question, Scope};
 
 /// The places of what is bound: of the networks, and of the kinds.
 #[derive(Default)]
@@ -91,6 +92,20 @@ impl Sql {
             Question::Kind => &mut self.labels.kinds,
         };
         known.insert(places).clone()
+    }
+
+    /// What the network of an end is called, as a column `label`; nothing where it has no name, or stands for the others
+    /// of a rollup.
+    pub(super) fn network(&mut self, naming: &Arc<Naming>, end: End) -> String {
+        self.naming = Arc::clone(naming);
+        let names: Vec<String> = naming.networks.named().iter().map(|named| named.name.clone()).collect();
+        let names = self.bind(names, Type::TEXT_ARRAY);
+        let side = match end {
+            End::Initiator => "src",
+            End::Responder => "dst",
+        };
+        let label = self.label(Question::Network, side);
+        format!("CASE WHEN {side} = '::/0' THEN '' ELSE coalesce(({names})[{label}], '') END AS label")
     }
 
     /// Flows with one of the names that are meant.

@@ -36,6 +36,8 @@ pub enum By {
     Process(Part),
     /// Devices that had an end's address at the time.
     Device(End),
+    /// Networks that an end's address is of.
+    Network(End),
 }
 
 /// Of a process.
@@ -59,8 +61,8 @@ impl By {
         match self {
             Self::Key(dimension) => dimension,
             Self::Process(_) => Dimension::Process,
-            Self::Device(End::Initiator) => Dimension::Source,
-            Self::Device(End::Responder) => Dimension::Destination,
+            Self::Device(End::Initiator) | Self::Network(End::Initiator) => Dimension::Source,
+            Self::Device(End::Responder) | Self::Network(End::Responder) => Dimension::Destination,
         }
     }
 }
@@ -85,7 +87,7 @@ pub struct Item {
     pub number: Option<i32>,
     /// A device's id.
     pub device: Option<i64>,
-    /// What processes have in common.
+    /// What processes have in common, or a network's name.
     pub label: Option<String>,
     /// A domain's or a device's name, or who runs a system.
     pub name: Option<String>,
@@ -143,6 +145,10 @@ fn keys(by: By) -> Keys {
                 named: "device <> -1",
                 label: None,
             };
+        }
+        // What it is called is asked of the filter's naming.
+        By::Network(_) => {
+            return Keys { columns: &["label"], flow_columns: "label", named: "label <> ''", label: None };
         }
         By::Process(part) => {
             let label = match part {
@@ -255,7 +261,11 @@ async fn from_rows(
     // Processes are counted by their number, which is quick, and then by what they are called.
     let first = if keys.label.is_some() { "counted" } else { "keyed" };
     let mut sql = Sql::new(&format!("WITH {first} AS (SELECT "));
-    let _ = write!(sql.text, "{}, count(*) AS flows, {} FROM flow", keys.flow_columns, summed(false));
+    let key = match by {
+        By::Network(end) => sql.network(&filter.naming, end),
+        _ => keys.flow_columns.to_owned(),
+    };
+    let _ = write!(sql.text, "{key}, count(*) AS flows, {} FROM flow", summed(false));
     owners.push(&mut sql, "first_ns >= held_from AND first_ns < held_until");
     sql.push_filter(filter);
     let _ = write!(sql.text, " GROUP BY {})", grouped(&keys));
@@ -309,7 +319,12 @@ async fn from_rollups(
     let device = if owners.end.is_some() { ", coalesce(held_device, -1) AS device" } else { "" };
     let label =
         keys.label.map(|label| format!(", coalesce(process.{label}, '') AS label")).unwrap_or_default();
-    let mut sql = Sql::new(&format!("WITH rows AS MATERIALIZED (SELECT pieces.*{label}{device} FROM "));
+    let mut sql = Sql::new(&format!("WITH rows AS MATERIALIZED (SELECT pieces.*{label}{device}"));
+    if let By::Network(end) = by {
+        let network = sql.network(&filter.naming, end);
+        let _ = write!(sql.text, ", {network}");
+    }
+    sql.push(" FROM ");
     push_pieces(&mut sql, &pieces, by.dimension(), filter);
     sql.push(" AS pieces");
     if keys.label.is_some() {

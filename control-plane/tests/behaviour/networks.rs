@@ -278,3 +278,69 @@ async fn u5_a_sensors_own_networks_go_with_it() {
     let left = plane.json(NETWORKS).await;
     assert_eq!(left["items"].as_array().map(Vec::len), Some(1), "{left}");
 }
+
+impl Plane<'_> {
+    /// Whether it was counted from rows, and what is ranked with its flows; those of nobody last.
+    async fn ranked_networks(&self, by: &str) -> (bool, Vec<(String, i64)>, i64) {
+        let top = self.json(&format!("/api/v1/flows/top?metric=flows&by={by}")).await;
+        assert_eq!(top["by"], by);
+        let items = top["items"].as_array().expect("a list").iter().map(|item| {
+            (item["network"].as_str().expect("a name").to_owned(), item["flows"].as_i64().expect("a number"))
+        });
+        let exact = top["exact"].as_bool().expect("a flag");
+        (exact, items.collect(), top["other"]["flows"].as_i64().expect("a number"))
+    }
+}
+
+/// S5, A8: rollups know what the rows know, and what they pooled is nobody's, whatever network holds every address.
+#[tokio::test(flavor = "multi_thread")]
+async fn s5_networks_are_ranked_alike_from_rows_and_from_rollups() {
+    let plane = plane_with_flows(&["edge-1", "edge-2"]).await;
+    plane.network(json!({"name": "office", "prefixes": ["10.1.0.0/16"]})).await;
+    plane.network(json!({"name": "lab", "prefixes": ["10.1.2.0/24"], "sensor": "edge-2"})).await;
+    plane.network(json!({"name": "all-six", "prefixes": ["::/0"]})).await;
+    let named = |names: &[(&str, i64)]| {
+        names.iter().map(|(name, flows)| ((*name).to_owned(), *flows)).collect::<Vec<_>>()
+    };
+    let src = named(&[("office", 7), ("lab", 1)]);
+    let dst = named(&[("lab", 1), ("office", 1)]);
+    assert_eq!(plane.ranked_networks("src_network").await, (true, src.clone(), 4));
+    assert_eq!(plane.ranked_networks("dst_network").await, (true, dst.clone(), 10));
+    // As if there were more flows than are counted one by one: the sums by protocol say how many there are.
+    for table in ["rollup_1m", "rollup_1h"] {
+        plane.sql(&format!("UPDATE {table} SET flows = flows + 500000 WHERE dimension = 5 AND protocol = 6"));
+    }
+    let more = 2 * 500_000;
+    assert_eq!(plane.ranked_networks("src_network").await, (false, src, 4 + more));
+    assert_eq!(plane.ranked_networks("dst_network").await, (false, dst.clone(), 10 + more));
+    // One that was pooled is among the others.
+    for table in ["rollup_1m", "rollup_1h"] {
+        plane.sql(&format!(
+            "UPDATE {table} SET src = '::/0' WHERE dimension = 1 AND src = '10.1.2.7' AND sensor_id = 2"
+        ));
+    }
+    let less = named(&[("office", 7)]);
+    assert_eq!(plane.ranked_networks("src_network").await, (false, less, 5 + more));
+    plane.ok(Method::PATCH, "/api/v1/networks/office", &json!({"name": "floor-2"})).await;
+    assert_eq!(plane.ranked_networks("src_network").await.1, named(&[("floor-2", 7)]));
+    let compared = plane.json("/api/v1/flows/top?by=src_network&compare=previous").await;
+    assert_eq!(compared["items"][0]["previous"]["flows"], 0, "{compared}");
+}
+
+/// S5: rules of alerts choose flows by the names of now, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn s5_an_alert_watches_a_network_by_its_name() {
+    let plane = plane_with_flows(&["edge-1"]).await;
+    plane.network(json!({"name": "office", "prefixes": ["10.1.0.0/16"]})).await;
+    for (name, filter) in [
+        ("leaves", "src_network = office and scope != internal"),
+        ("stays", "src_network = office and scope = internal"),
+        ("nobody", "network = nowhere or service = ssh"),
+    ] {
+        let condition =
+            json!({"kind": "threshold", "measure": "flows", "window_s": 600, "above": 2, "filter": filter});
+        plane.rule(json!({"name": name, "condition": condition, "summary": "Flows"})).await;
+    }
+    plane.look(0).await;
+    assert_eq!(plane.sql("SELECT rule || ' ' || value FROM alert"), "leaves 3");
+}

@@ -94,6 +94,7 @@ shapes! {
         src: Option<String>, dst: Option<String>, protocol: Option<i64>, port: Option<i64>, name: Option<String>,
         country: Option<String>, asn: Option<i64>, process: Option<String>, executable: Option<String>,
         container: Option<String>, unit: Option<String>, device: Option<String>, device_id: Option<i64>,
+        network: Option<String>,
     }
     Top = "Top" { by: String, metric: String, exact: bool, items: Vec<Value>, other: Sums, total: Sums }
     Detection = "Detection" {

@@ -44,6 +44,7 @@ fn called(ranked: Ranked) -> String {
         ranked.container,
         ranked.unit,
         ranked.device.or(ranked.device_id.map(|id| format!("device {id}"))),
+        ranked.network,
         ranked.asn.map(|asn| format!("AS{asn}")),
         ranked.port.map(|port| format!("port {port}")),
         ranked.protocol.map(|protocol| format!("protocol {protocol}")),
