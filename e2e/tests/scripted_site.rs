@@ -133,6 +133,7 @@ fn s6_a_scripted_site_ends_in_the_api_as_it_was() {
         }
     }
     assert_eq!(findings.names(), names);
+    soon(|| findings.processes() == findings::processes());
     assert_eq!(findings.processes(), findings::processes());
     findings.search();
     assert_eq!(metric("weir_sensor_observe_panics_total"), Some(0.0));

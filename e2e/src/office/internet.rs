@@ -63,6 +63,11 @@ pub(super) fn serve(internet: &Namespace, folder: &Path) -> Result<Vec<Process>>
 
 const OK: &str = "HTTP/1.0 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
 
+/// Takes what machines of the office send to this one.
+pub(super) fn sink(namespace: &Namespace) -> Result<()> {
+    greet(namespace, SINK, "")
+}
+
 /// A web page on a machine of the office.
 pub(super) fn page(namespace: &Namespace, port: u16) -> Result<()> {
     greet(namespace, port, OK)

@@ -85,6 +85,7 @@ impl Office {
         gateway.ip(&["addr", "add", "100.64.0.1/30", "dev", WAN])?;
         gateway.ip(&["route", "add", "default", "via", "100.64.0.2"])?;
         internet::connect(&internet)?;
+        internet::sink(&gateway)?;
         let servers = internet::serve(&internet, folder.path())?;
         let dnsmasq = dnsmasq::of_the_gateway(&gateway, roster, names, folder.path())?;
         Ok(Self { _dnsmasq: dnsmasq, _servers: servers, gateway, internet, switch, folder })

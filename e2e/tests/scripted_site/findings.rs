@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 use weir_e2e::Site;
-use weir_e2e::office::GATEWAY;
+use weir_e2e::office::{GATEWAY, SINK};
 
 use super::cast::{
     CALLER, CREEPER, FLOODER, GUESSER, Known, LEAKER, MALWARE, NAS, NEWCOMER, OLD, PROBER, REVELLER, ROGUE,
@@ -124,12 +124,12 @@ impl<'a> Findings<'a> {
         named.into_iter().map(|((client, name, port), source)| (client, name, port, source)).collect()
     }
 
-    /// Of the gateway's own flows.
+    /// Of the gateway's own flows, but for the sink, which is this test.
     pub fn processes(&self) -> BTreeSet<Process> {
         let gateway = GATEWAY.to_string();
         let number = |value: &Value| value.as_u64().unwrap_or_default();
         let mut found = BTreeSet::new();
-        for flow in self.flows() {
+        for flow in self.flows().iter().filter(|flow| number(&flow["dst_port"]) != u64::from(SINK)) {
             for side in ["src", "dst"] {
                 let process = &flow[format!("{side}_process")];
                 if flow[side] == gateway && !process.is_null() {
@@ -245,6 +245,8 @@ pub fn names() -> BTreeSet<(String, String, u64, String)> {
     use super::cast::{LAPTOP, PHONE_AGAIN, THERMOSTAT};
     [
         (LAPTOP, "www.example.net", 443, "tls"),
+        // Requests without a host.
+        (LAPTOP, "www.example.net", 80, "dns"),
         (NAS, "www.example.net", 443, "tls"),
         (PHONE_AGAIN, "www.example.net", 443, "tls"),
         (THERMOSTAT, "time.example.net", 123, "dns"),

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use weir_e2e::office::{BEACON, GATEWAY_V6, Office, PLAIN, SINK, SSH, Station, TELNET, frames};
+use weir_e2e::office::{BEACON, GATEWAY, GATEWAY_V6, Office, PLAIN, SINK, SSH, Station, TELNET, frames};
 use weir_sensor::detect::Kind;
 use weir_testbed::process::Process;
 
@@ -92,6 +92,13 @@ impl Stage {
             did(laptop.looks_up(wrong));
         }
         (2000..2010).for_each(|port| did(laptop.tries(CLOUD, port)));
+        // A busy page, and who is behind the addresses of a log.
+        (0..30).for_each(|_| did(laptop.talks(WEB, PLAIN, "GET /picture HTTP/1.0\r\n\r\n")));
+        for host in 0..120 {
+            did(laptop.looks_up(&format!("{host}.113.0.203.in-addr.arpa")));
+        }
+        // A backup that stays in the house.
+        did(laptop.uploads(GATEWAY, 64));
         did(printer.announces("_ipp._tcp", "Office Printer", "office-printer"));
         did(thermostat.looks_up("time.example.net"));
         did(thermostat.asks_the_time());
