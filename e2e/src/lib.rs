@@ -51,7 +51,7 @@ pub struct Site {
 
 impl Site {
     pub fn new() -> Result<Self> {
-        let programs = Programs::beside_this_test()?;
+        let programs = Programs::beside_this_one()?;
         let core = Namespace::new("core")?;
         core.ip(&["addr", "add", &format!("{CORE}/32"), "dev", "lo"])?;
         let namespace = Some(core.path().to_owned());

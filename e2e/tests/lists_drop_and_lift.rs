@@ -48,7 +48,7 @@ fn enforces(sensor: &Sensor) {
 #[test]
 fn listed_packets_are_dropped_while_the_sensor_lives_and_counted_always() {
     let site = Site::new().expect("a control plane starts");
-    let programs = Programs::beside_this_test().expect("the sensor is built");
+    let programs = Programs::beside_this_one().expect("the sensor is built");
     let sender = site.member("sender", 0).expect("a member is made");
     let receiver = site.member("receiver", 1).expect("a member is made");
     let veth = Veth { arp: true, ..Veth::default() };

@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: builds optimised and runs the benches, each of which lives beside what it measures.
 //!
-//! `kernel`, `lists` and `drain` measure the sensor's datapath, `ingest`, `query` and `api` the control plane on a
-//! private, durable Postgres that the bench itself starts.
+//! `kernel`, `lists` and `drain` measure the sensor's datapath, `sensor` the whole of it, `ingest`, `query` and `api`
+//! the control plane on a private, durable Postgres that the bench itself starts.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -19,7 +19,7 @@ use crate::{cargo, screen, setup};
   sudo -E cargo xtask bench kernel --object peer.o --program count
                                             a program of another project, in the same rig
 
-Needs root for kernel, lists and drain. Run it on an otherwise idle machine."
+Needs root for kernel, lists, drain and sensor. Run it on an otherwise idle machine."
 )]
 pub struct Args {
     /// Which; all if none is named
@@ -47,6 +47,8 @@ enum Bench {
     Lists,
     /// Milliseconds to drain a million flows
     Drain,
+    /// Cores and memory of a sensor at 10,000 new flows a second, and under floods
+    Sensor,
     /// Rows a second, as a ratio to a raw COPY
     Ingest,
     /// Medians of the dashboard's queries over 20 million rows
@@ -59,7 +61,8 @@ pub fn run(args: &Args) -> Result<()> {
     if (args.object.is_some() || args.payload.is_some()) && args.bench != Some(Bench::Kernel) {
         anyhow::bail!("--object and --payload are for `cargo xtask bench kernel`");
     }
-    let all = [Bench::Kernel, Bench::Lists, Bench::Drain, Bench::Ingest, Bench::Query, Bench::Api];
+    let all =
+        [Bench::Kernel, Bench::Lists, Bench::Drain, Bench::Sensor, Bench::Ingest, Bench::Query, Bench::Api];
     let benches = args.bench.as_ref().map_or(&all[..], std::slice::from_ref);
     setup::ensure()?;
     for bench in benches {
@@ -67,6 +70,7 @@ pub fn run(args: &Args) -> Result<()> {
             Bench::Kernel => ("kernel", datapath(args, "kernel")?),
             Bench::Lists => ("lists", datapath(args, "lists")?),
             Bench::Drain => ("drain", datapath(args, "drain")?),
+            Bench::Sensor => ("sensor", whole(args)?),
             Bench::Ingest => ("ingest", store(args, "ingest")),
             Bench::Query => ("query", store(args, "query")),
             Bench::Api => ("api", store(args, "api")),
@@ -91,6 +95,18 @@ fn datapath(args: &Args, bench: &str) -> Result<Command> {
     if let (Some(object), Some(program)) = (&args.object, &args.program) {
         command.arg("--object").arg(object).arg("--program").arg(program);
     }
+    Ok(command)
+}
+
+/// The bench of a whole sensor, which wants both programs beside it.
+fn whole(args: &Args) -> Result<Command> {
+    const PROGRAM: &str = "weir-bench-sensor";
+    weir_testbed::require_root("cargo xtask bench sensor (kernel programs, network namespaces)")?;
+    screen::step("building both programs and their bench");
+    let programs = ["weir-sensor", "weir-control-plane", PROGRAM].map(|program| ["--bin", program]);
+    cargo::run(cargo::cargo().args(["build", "--release", "--workspace"]).args(programs.as_flattened()))?;
+    let mut command = Command::new(cargo::programs(true).join(PROGRAM));
+    command.args(args.json.then_some("--json"));
     Ok(command)
 }
 

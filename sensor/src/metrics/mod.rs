@@ -126,6 +126,8 @@ metrics! {
     events_refused: counters["class", "reason"] = "events_refused_total";
     /// Packets that were handed over up to `events.snap_octets` only
     events_cut: counters["class"] = "events_cut_total";
+    /// Waiting until what the packets of an epoch say is read, before its flows are named
+    event_wait: seconds = "event_wait_seconds";
     /// Epochs whose flows were named before all that their packets say was read
     events_late: counter = "events_late_total";
     /// What was read in packets, by type

@@ -8,16 +8,20 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc as thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use thiserror::Error;
 use tokio::sync::mpsc;
+use tokio::time::{self, sleep_until};
 
 use crate::kernel::{Event, EventClass, EventCounts, Events, KernelError};
 use crate::metrics::{EventRefusal, Metrics};
 
 /// How often the programs' own counts are read.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long the ring gathers once it was empty: to be woken for each event costs more than to read it. In so short a
+/// time no ring fills.
+const REST: Duration = Duration::from_millis(2);
 
 /// Why the task has ended.
 #[derive(Debug, Error)]
@@ -120,9 +124,11 @@ impl Asked<'_> {
     /// Waits for the answer, on a thread that may block. What is not looked at by then names later flows only.
     pub fn wait(self) {
         let Self(answer, CatchUp { patience, metrics, .. }) = self;
+        let began = Instant::now();
         if answer.is_none_or(|answer| answer.recv_timeout(*patience).is_err()) {
             metrics.events_late.inc();
         }
+        metrics.event_wait.observe(began.elapsed().as_secs_f64());
     }
 }
 
@@ -153,12 +159,16 @@ impl Reader {
 
     /// Runs until nobody can ask any more, which is when the merge task has ended.
     pub async fn run(mut self) -> Result<(), EventsError> {
-        let mut look = tokio::time::interval(LOOK_EVERY);
-        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut look = time::interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
+        let mut rests = None;
         loop {
             let Self { events, queue, metrics, asked, .. } = &mut self;
             tokio::select! {
-                read = events.read(|event| hand_over(event, queue, metrics)) => drop(read?),
+                () = sleep_until(rests.unwrap_or_else(time::Instant::now)), if rests.is_some() => rests = None,
+                read = events.read(|event| hand_over(event, queue, metrics)), if rests.is_none() => {
+                    rests = (read? < Events::AT_ONCE).then(|| time::Instant::now() + REST);
+                }
                 _ = look.tick() => self.look()?,
                 done = asked.recv() => match done {
                     Some(done) => self.catch_up(done).await?,

@@ -32,11 +32,16 @@ impl Programs {
         Ok(Self { sensor: program("weir-sensor")?, control_plane: program("weir-control-plane")? })
     }
 
-    /// Those built together with the test that asks: tests run from `target/PROFILE/deps`.
-    pub fn beside_this_test() -> Result<Self> {
-        let test = std::env::current_exe().map_err(Error::io("find this test's own file"))?;
-        let folder = test.ancestors().nth(2).ok_or_else(|| {
-            Error::malformed(test.display().to_string(), "it is not in a folder of cargo's")
+    /// Those built together with the program that asks: tests run from `target/PROFILE/deps`, others from the folder
+    /// above it.
+    pub fn beside_this_one() -> Result<Self> {
+        let this = std::env::current_exe().map_err(Error::io("find this program's own file"))?;
+        let mut folder = this.parent();
+        if let Some(deps) = folder.filter(|folder| folder.ends_with("deps")) {
+            folder = deps.parent();
+        }
+        let folder = folder.ok_or_else(|| {
+            Error::malformed(this.display().to_string(), "it is not in a folder of cargo's")
         })?;
         Self::in_folder(folder)
     }
