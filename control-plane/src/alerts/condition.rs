@@ -186,6 +186,19 @@ impl Condition {
         filter.as_deref().filter(|text| !text.trim().is_empty()).map(expression::parse).transpose()
     }
 
+    /// For so long before now it looks back, where it looks back; [`Self::Change`] twice as far.
+    #[must_use]
+    pub fn window_s(&self) -> Option<u32> {
+        match self {
+            Self::Threshold { window_s, .. }
+            | Self::Absence { window_s, .. }
+            | Self::Change { window_s, .. }
+            | Self::LedgerLoss { window_s, .. }
+            | Self::Detections { window_s, .. } => Some(*window_s),
+            Self::SensorOffline { .. } | Self::Spool { .. } | Self::Clock { .. } => None,
+        }
+    }
+
     /// The faults of what was written, each with its field.
     #[must_use]
     pub fn faults(&self) -> Vec<(&'static str, String)> {
@@ -199,14 +212,11 @@ impl Condition {
                 faults.push((name, format!("{seconds} is not between {low} and {high}")));
             }
         };
-        match self {
-            Self::Threshold { window_s, .. }
-            | Self::Absence { window_s, .. }
-            | Self::Change { window_s, .. }
-            | Self::LedgerLoss { window_s, .. }
-            | Self::Detections { window_s, .. } => window("condition.window_s", *window_s),
-            Self::SensorOffline { after_s } => window("condition.after_s", *after_s),
-            Self::Spool { .. } | Self::Clock { .. } => {}
+        if let Some(seconds) = self.window_s() {
+            window("condition.window_s", seconds);
+        }
+        if let Self::SensorOffline { after_s } = self {
+            window("condition.after_s", *after_s);
         }
         let one = |high: &Option<f64>, low: &Option<f64>| {
             let given: Vec<f64> = high.iter().chain(low).copied().collect();

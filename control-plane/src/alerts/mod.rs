@@ -15,7 +15,7 @@ mod receiver;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::backoff::Backoff;
 use crate::config;
@@ -24,8 +24,9 @@ use crate::naming::{Naming, Services};
 use crate::outbound::Outbound;
 use crate::store::alerts::deliveries::{self, Delivery};
 use crate::store::alerts::rules::{self, MAX_RULES, Rule};
-use crate::store::alerts::samples::{self, Chosen};
+use crate::store::alerts::samples::{self, Breach, Chosen};
 use crate::store::alerts::{notices, states};
+use crate::store::devices::{self, HeldError};
 use crate::store::{Pool, StoreError, networks};
 use crate::telemetry::Metrics;
 
@@ -39,6 +40,22 @@ const RETRY: Backoff = Backoff { first: Duration::from_secs(5), longest: Duratio
 const BREAKER_AFTER: i32 = 5;
 /// Rounds of deliveries in one run: with each, every receiver is told one thing.
 const MAX_ROUNDS: usize = 200;
+
+/// Whose fault it is that a rule has no answer.
+enum Failure {
+    Rule(String),
+    /// Nobody's: no rule can be looked at now.
+    Run(StoreError),
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable(_) => Self::Run(error),
+            error => Self::Rule(error.to_string()),
+        }
+    }
+}
 
 /// The engine; cheap to clone.
 #[derive(Clone)]
@@ -102,17 +119,10 @@ impl Alerts {
 
     /// Whether the rule has an answer. An error of its question is the rule's; any other ends the run.
     async fn look(&self, run: &Run, rule: &Rule, naming: &Arc<Naming>) -> Result<bool, StoreError> {
-        let found = match rule.condition.expression() {
-            Err(error) => Err(error.to_string()),
-            Ok(expression) => {
-                let (pool, timeout) = (&self.pool, self.settings.rule_timeout());
-                let chosen = Chosen { expression, naming: Arc::clone(naming) };
-                match samples::breaches(pool, &rule.condition, chosen, run.now, timeout).await {
-                    Ok(found) => Ok(found),
-                    Err(error @ StoreError::Unavailable(_)) => return Err(error),
-                    Err(error) => Err(error.to_string()),
-                }
-            }
+        let found = match self.found(rule, run.now, naming).await {
+            Ok(found) => Ok(found),
+            Err(Failure::Run(error)) => return Err(error),
+            Err(Failure::Rule(told)) => Err(told),
         };
         let (turn, ok) = (run.turn.as_ref(), found.is_ok());
         let bound = format!("it holds for more than {} groups; the worst are watched", samples::MAX_GROUPS);
@@ -124,6 +134,27 @@ impl Alerts {
         self.metrics.alerts.transitions("firing", changes.fired);
         self.metrics.alerts.transitions("resolved", changes.resolved);
         Ok(ok)
+    }
+
+    /// What the rule's question finds.
+    async fn found(
+        &self,
+        rule: &Rule,
+        now: Timestamp,
+        naming: &Arc<Naming>,
+    ) -> Result<(Vec<Breach>, bool), Failure> {
+        let mut expression = rule.condition.expression().map_err(|error| Failure::Rule(error.to_string()))?;
+        if let (Some(named), Some(window_s)) = (&expression, rule.condition.window_s()) {
+            let from = now.checked_sub(SignedDuration::from_secs(window_s.into())).unwrap_or(now);
+            let resolved = devices::resolve(&self.pool, named, (from, now)).await;
+            expression = Some(resolved.map_err(|error| match error {
+                HeldError::Store(error) => Failure::from(error),
+                HeldError::TooMany => Failure::Rule(error.to_string()),
+            })?);
+        }
+        let chosen = Chosen { expression, naming: Arc::clone(naming) };
+        let timeout = self.settings.rule_timeout();
+        Ok(samples::breaches(&self.pool, &rule.condition, chosen, now, timeout).await?)
     }
 
     /// Sends what is due, each receiver's in order, all receivers at once.

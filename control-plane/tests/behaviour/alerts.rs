@@ -33,7 +33,7 @@ impl Plane<'_> {
     }
 
     /// `group/state` of the alerts of a rule, in order.
-    fn states(&self, rule: i64) -> Vec<String> {
+    pub fn states(&self, rule: i64) -> Vec<String> {
         let sql = format!("SELECT group_key || '/' || state FROM alert WHERE rule_id = {rule} ORDER BY 1");
         self.sql(&sql).lines().map(str::to_owned).collect()
     }

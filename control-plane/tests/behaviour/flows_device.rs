@@ -82,6 +82,27 @@ async fn s4_flows_are_chosen_by_who_had_the_address_at_the_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn s4_a_rule_watches_the_flows_of_a_device() {
+    let plane = Plane::start().await;
+    let token = plane.sensor("edge-1").await;
+    two_after_each_other(&plane, &token).await;
+    let above = |filter: &str, flows: u32| json!({"kind": "threshold", "measure": "flows", "window_s": 600, "filter": filter, "above": flows});
+    let absent = |filter: &str| json!({"kind": "absence", "window_s": 600, "filter": filter});
+    let cases = [
+        (above("device = \"Ann's laptop\"", 3), true),
+        (above("device = \"Ann's laptop\"", 4), false),
+        (above("src_device = bobs-phone", 1), true),
+        (absent("dst_device = bobs-phone"), false),
+        (absent("dst_device = bobs-phone and port = 11"), true),
+    ];
+    for (number, (condition, firing)) in cases.into_iter().enumerate() {
+        let rule = plane.rule(json!({"name": format!("rule-{number}"), "condition": condition})).await;
+        plane.look(0).await;
+        assert_eq!(plane.states(rule) == ["/firing"], firing, "{condition}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn s4_each_flow_shows_whose_its_addresses_were() {
     let plane = Plane::start().await;
     let [near, also, far] =
