@@ -29,6 +29,7 @@ mod event_stream;
 mod events;
 mod examples;
 mod export;
+mod faults;
 mod flows;
 mod health;
 mod heartbeat;

@@ -9,7 +9,8 @@ use utoipa::ToSchema;
 use super::access::Caller;
 use super::belonging;
 use super::body::Body;
-use super::error::{Category, FieldError, Problem};
+use super::error::{Category, Problem};
+use super::faults::Faults;
 use super::paging::PageParams;
 use super::params::{NoParams, Query};
 use super::{ApiError, AppState, render};
@@ -129,25 +130,10 @@ impl From<NetworkError> for ApiError {
     }
 }
 
-/// What a body says, read and with its faults.
-#[derive(Default)]
-struct Faults(Vec<FieldError>);
-
 impl Faults {
-    fn add(&mut self, field: &str, message: impl Into<String>) {
-        self.0.push(FieldError { field: field.to_owned(), message: message.into() });
-    }
-
-    fn name(&mut self, name: &str) {
+    fn network_name(&mut self, name: &str) {
         if !networks::is_name(name) {
             self.add("name", "is not 1 to 63 small letters, digits, `.`, `_`, `-`, not only digits");
-        }
-    }
-
-    fn description(&mut self, text: &str) {
-        if text.chars().count() > MAX_DESCRIPTION || text.chars().any(char::is_control) {
-            let message = format!("has more than {MAX_DESCRIPTION} characters, or control characters");
-            self.add("description", message);
         }
     }
 
@@ -175,10 +161,6 @@ impl Faults {
             self.add("sensor", "is not a sensor's id or name");
         }
         sensor
-    }
-
-    fn finish(self) -> Result<(), ApiError> {
-        if self.0.is_empty() { Ok(()) } else { Err(ApiError::parameters(self.0)) }
     }
 }
 
@@ -247,8 +229,8 @@ pub async fn add(
     Body(body): Body<NewNetwork>,
 ) -> Result<Json<Network>, ApiError> {
     let mut faults = Faults::default();
-    faults.name(&body.name);
-    faults.description(&body.description);
+    faults.network_name(&body.name);
+    faults.text("description", &body.description, MAX_DESCRIPTION);
     let prefixes = faults.prefixes(&body.prefixes);
     let sensor = body.sensor.as_deref().and_then(|sensor| faults.sensor(sensor));
     faults.finish()?;
@@ -282,10 +264,10 @@ pub async fn change(
     let which = which(&network)?;
     let mut faults = Faults::default();
     if let Some(name) = &body.name {
-        faults.name(name);
+        faults.network_name(name);
     }
     if let Some(description) = &body.description {
-        faults.description(description);
+        faults.text("description", description, MAX_DESCRIPTION);
     }
     let prefixes = body.prefixes.as_deref().map(|prefixes| faults.prefixes(prefixes));
     let sensor = body.sensor.map(|sensor| sensor.and_then(|sensor| faults.sensor(&sensor)));

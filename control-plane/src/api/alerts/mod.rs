@@ -12,7 +12,8 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
-use super::error::{Category, FieldError};
+use super::error::Category;
+use super::faults::Faults;
 use super::paging::PageParams;
 use super::params::{FromParams, Params, Query};
 use super::{ApiError, AppState, render};
@@ -153,29 +154,11 @@ impl From<AlertError> for ApiError {
     }
 }
 
-/// Faults of a body.
-#[derive(Default)]
-struct Faults(Vec<FieldError>);
-
 impl Faults {
-    fn add(&mut self, field: &str, message: impl Into<String>) {
-        self.0.push(FieldError { field: field.to_owned(), message: message.into() });
-    }
-
-    fn name(&mut self, name: &str) {
+    /// The name of a rule or a receiver.
+    fn alert_name(&mut self, name: &str) {
         if !crate::store::sensors::is_name(name) {
             self.add("name", "is not 1 to 63 letters, digits, `.`, `_`, `-`, not only digits");
         }
-    }
-
-    /// A text that people read.
-    fn text(&mut self, field: &str, text: &str, max: usize) {
-        if text.chars().count() > max || text.chars().any(char::is_control) {
-            self.add(field, format!("has more than {max} characters, or control characters"));
-        }
-    }
-
-    fn finish(self) -> Result<(), ApiError> {
-        if self.0.is_empty() { Ok(()) } else { Err(ApiError::parameters(self.0)) }
     }
 }

@@ -5,11 +5,11 @@ use axum::extract::{Path, State};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::Faults;
 use crate::alerts::Target;
 use crate::api::access::Caller;
 use crate::api::body::Body;
 use crate::api::error::Problem;
+use crate::api::faults::Faults;
 use crate::api::paging::PageParams;
 use crate::api::params::{self, NoParams, Query};
 use crate::api::{ApiError, AppState, render};
@@ -136,7 +136,7 @@ pub async fn add(
     Body(body): Body<NewReceiver>,
 ) -> Result<Json<Receiver>, ApiError> {
     let mut faults = Faults::default();
-    faults.name(&body.name);
+    faults.alert_name(&body.name);
     for (field, message) in body.target.faults(state.outbound.allows_plain_mail()) {
         faults.add(field, message);
     }
@@ -174,7 +174,7 @@ pub async fn change(
     let id = params::id("receiver", &receiver)?;
     let mut faults = Faults::default();
     if let Some(name) = &body.name {
-        faults.name(name);
+        faults.alert_name(name);
     }
     let plain_mail = state.outbound.allows_plain_mail();
     for (field, message) in body.target.iter().flat_map(|target| target.faults(plain_mail)) {

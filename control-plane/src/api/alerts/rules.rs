@@ -7,11 +7,11 @@ use axum::extract::{Path, State};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::Faults;
 use crate::alerts::Condition;
 use crate::api::access::Caller;
 use crate::api::body::Body;
 use crate::api::error::Problem;
+use crate::api::faults::Faults;
 use crate::api::paging::PageParams;
 use crate::api::params::{self, NoParams, Query};
 use crate::api::{ApiError, AppState, render};
@@ -205,7 +205,7 @@ pub async fn add(
 ) -> Result<Json<Rule>, ApiError> {
     let NewRule { name, condition, for_s, severity, labels, summary, enabled, receivers } = body;
     let mut faults = Faults::default();
-    faults.name(&name);
+    faults.alert_name(&name);
     check(&mut faults, Some(&condition), Some(for_s), Some(&labels), Some(&summary), Some(&receivers));
     faults.finish()?;
     let draft = Draft {
@@ -265,7 +265,7 @@ pub async fn change(
     let RuleChange { name, condition, for_s, severity, labels, summary, enabled, receivers } = body;
     let mut faults = Faults::default();
     if let Some(name) = &name {
-        faults.name(name);
+        faults.alert_name(name);
     }
     check(&mut faults, condition.as_ref(), for_s, labels.as_ref(), summary.as_deref(), receivers.as_deref());
     faults.finish()?;

@@ -8,10 +8,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::Faults;
 use crate::api::access::Caller;
 use crate::api::body::Body;
 use crate::api::error::Problem;
+use crate::api::faults::Faults;
 use crate::api::paging::PageParams;
 use crate::api::params::{self, FromParams, NoParams, Params, Query};
 use crate::api::{ApiError, AppState, render};
