@@ -10,7 +10,7 @@ use weir_sensor::kernel::{
 };
 use weir_wire::Direction;
 
-use crate::ground::{FAR, Ground, NEAR, Tally, settings};
+use crate::ground::{FAR, Ground, NEAR, Tally, counting, settings};
 use crate::replayed::each_frame;
 use crate::wires::{await_frames, drain};
 
@@ -72,7 +72,7 @@ pub fn drops(ground: &Ground) -> Result<String> {
     let mut dropped = 0;
     for ingress in [IngressMode::Auto, IngressMode::Tc] {
         let _wire = ground.wire()?;
-        let mut datapath = Datapath::load(&settings())?;
+        let mut datapath = Datapath::load(&counting())?;
         datapath.attach(NEAR, ingress, EgressMode::Auto)?;
         let mut lists = datapath.take_lists()?;
         lists.install(&prefixes())?;

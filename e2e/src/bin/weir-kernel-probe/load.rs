@@ -8,13 +8,13 @@ use weir_e2e::{Counted, Flows};
 use weir_sensor::kernel::{Datapath, EgressMode, IngressMode, Settings, TableSizes, WakeReason};
 use weir_wire::{Direction, Totals};
 
-use crate::ground::{FAR, Ground, NEAR, Tally, settings};
+use crate::ground::{FAR, Ground, NEAR, Tally, counting};
 use crate::wires::{await_frames, drain};
 
 /// Captures in and captures out at once, and drains without a pause.
 pub fn flips(ground: &Ground) -> Result<String> {
     let _wire = ground.wire()?;
-    let mut datapath = Datapath::load(&settings())?;
+    let mut datapath = Datapath::load(&counting())?;
     datapath.attach(NEAR, IngressMode::Auto, EgressMode::Auto)?;
     let mut directions = [Direction::Ingress, Direction::Egress].map(|way| (way, Tally::default()));
     let mut drains = 0;
@@ -52,7 +52,7 @@ pub fn full_tables(ground: &Ground) -> Result<String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let _wire = ground.wire()?;
     let tables = TableSizes { ipv4_slots: 16, ipv6_slots: 16 };
-    let mut datapath = Datapath::load(&Settings { tables, ..settings() })?;
+    let mut datapath = Datapath::load(&Settings { tables, ..counting() })?;
     datapath.attach(NEAR, IngressMode::Auto, EgressMode::Auto)?;
     ground.replay(FAR)?;
     await_frames(&datapath, Direction::Ingress, ground.frames)?;

@@ -6,7 +6,7 @@ use weir_sensor::kernel::{
 };
 use weir_wire::Direction;
 
-use crate::ground::{FAR, Ground, NEAR, Tally, settings};
+use crate::ground::{FAR, Ground, NEAR, Tally, counting, settings};
 
 /// In the probe's own bpffs.
 fn pinning(build: Option<u64>) -> Pinning {
@@ -95,7 +95,7 @@ pub fn taken_over(ground: &Ground) -> Result<String> {
 pub fn detached(ground: &Ground) -> Result<String> {
     let _wire = ground.wire()?;
     let pinning = pinning(None);
-    let (datapath, ..) = Drained::default().take_over(&settings(), &pinning)?;
+    let (datapath, ..) = Drained::default().take_over(&counting(), &pinning)?;
     datapath.leave();
     ground.replay(FAR)?;
     let removed = remove(&pinning)?;
@@ -104,7 +104,7 @@ pub fn detached(ground: &Ground) -> Result<String> {
     ensure!(remove(&pinning)?.is_nothing(), "a second time there is nothing");
     ensure!(!pinning.path().exists(), "{} is still there", pinning.path().display());
     // Its hooks are free.
-    let mut datapath = Datapath::load(&settings())?;
+    let mut datapath = Datapath::load(&counting())?;
     datapath.attach(NEAR, IngressMode::Auto, EgressMode::Auto)?;
     Ok(format!("{} undrained named", ground.frames))
 }

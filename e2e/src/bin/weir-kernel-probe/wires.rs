@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use weir_e2e::{Counted, Flows};
-use weir_sensor::kernel::{Attachment, Datapath, Drained, EgressMode, IngressMode};
+use weir_sensor::kernel::{Attachment, Datapath, Drained, EgressMode, IngressMode, Settings};
 use weir_testbed::netns::ip;
 use weir_wire::Direction;
 
-use crate::ground::{FAR, Ground, NEAR, Tally, Wire, settings};
+use crate::ground::{FAR, Ground, NEAR, Tally, Wire, counting, settings};
 
 /// When a check gives up on frames that should have been counted. An emulated machine may be slow.
 const GIVE_UP: Duration = Duration::from_mins(5);
@@ -18,28 +18,33 @@ const POLL: Duration = Duration::from_millis(20);
 
 /// As a sensor does it that was told nothing; veth offers native XDP.
 pub fn automatic(ground: &Ground) -> Result<String> {
-    let seen = captures_both_ways(ground, IngressMode::Auto, EgressMode::Auto)?;
+    let seen = captures_both_ways(ground, &settings(), IngressMode::Auto, EgressMode::Auto)?;
     ensure!(seen.starts_with("xdp native"), "veth has native XDP, but this was taken: {seen}");
     Ok(seen)
 }
 
 pub fn generic(ground: &Ground) -> Result<String> {
-    captures_both_ways(ground, IngressMode::Generic, EgressMode::Auto)
+    captures_both_ways(ground, &counting(), IngressMode::Generic, EgressMode::Auto)
 }
 
 pub fn tc(ground: &Ground) -> Result<String> {
-    captures_both_ways(ground, IngressMode::Tc, EgressMode::Auto)
+    captures_both_ways(ground, &counting(), IngressMode::Tc, EgressMode::Auto)
 }
 
 /// The fallback, on every kernel.
 pub fn clsact(ground: &Ground) -> Result<String> {
-    captures_both_ways(ground, IngressMode::Auto, EgressMode::Clsact)
+    captures_both_ways(ground, &counting(), IngressMode::Auto, EgressMode::Clsact)
 }
 
 /// All captures in, all captures out, with a flip in between.
-fn captures_both_ways(ground: &Ground, ingress: IngressMode, egress: EgressMode) -> Result<String> {
+fn captures_both_ways(
+    ground: &Ground,
+    settings: &Settings,
+    ingress: IngressMode,
+    egress: EgressMode,
+) -> Result<String> {
     let _wire = ground.wire()?;
-    let mut datapath = Datapath::load(&settings())?;
+    let mut datapath = Datapath::load(settings)?;
     let attachment = datapath.attach(NEAR, ingress, egress)?;
     ground.replay(FAR)?;
     await_frames(&datapath, Direction::Ingress, ground.frames)?;
@@ -118,7 +123,7 @@ pub fn tunnel(ground: &Ground) -> Result<String> {
     ground.peer.ip(&["addr", "add", &there, "dev", TUNNEL])?;
     ground.peer.ip(&["link", "set", TUNNEL, "up"])?;
 
-    let mut datapath = Datapath::load(&settings())?;
+    let mut datapath = Datapath::load(&counting())?;
     let attachment = datapath.attach(TUNNEL, IngressMode::Auto, EgressMode::Auto)?;
     let [here, there] = INNER;
     let socket = UdpSocket::bind((here, 1000)).context("bind at this end of the tunnel")?;
@@ -146,7 +151,7 @@ pub fn tun(_: &Ground) -> Result<String> {
     let _tun = Wire(TUN);
     ip(&["addr", "add", &format!("{}/24", INNER[0]), "dev", TUN])?;
     ip(&["link", "set", TUN, "up"])?;
-    let mut datapath = Datapath::load(&settings())?;
+    let mut datapath = Datapath::load(&counting())?;
     let attachment = datapath.attach(TUN, IngressMode::Auto, EgressMode::Auto)?;
     let socket = UdpSocket::bind((INNER[0], 1000)).context("bind at the tun device")?;
     for _ in 0..DATAGRAMS {
@@ -164,7 +169,7 @@ pub fn clock(ground: &Ground) -> Result<String> {
     /// A tick at 100 Hz: the stamp of a packet may be one old.
     const TICK_NS: i64 = 10_000_000;
     let _wire = ground.wire()?;
-    let mut datapath = Datapath::load(&settings())?;
+    let mut datapath = Datapath::load(&counting())?;
     datapath.attach(NEAR, IngressMode::Auto, EgressMode::Auto)?;
     for _ in 0..2 {
         ground.replay(FAR)?;
