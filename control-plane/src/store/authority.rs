@@ -174,11 +174,8 @@ pub async fn issue(
 ) -> Result<Signed, IssueError> {
     let work = async {
         let lease = pool.begin(Class::Admin, Isolation::ReadCommitted, "authority_issue").await?;
-        match issue_in(&lease, asking, sign).await {
-            Ok(signed) => lease.finish(Ok(signed)).await.map(Ok),
-            Err(IssueError::Store(error)) => lease.finish(Err(error)).await,
-            Err(refusal) => lease.undo().await.map(|()| Err(refusal)),
-        }
+        let result = issue_in(&lease, asking, sign).await;
+        lease.settle(result).await
     };
     pool.within(Class::Admin, work).await?
 }

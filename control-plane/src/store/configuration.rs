@@ -111,11 +111,8 @@ pub async fn put(
 ) -> Result<Version, PutError> {
     let work = async {
         let lease = pool.begin(Class::Admin, Isolation::ReadCommitted, "configuration_put").await?;
-        match put_in(&lease, author, owner, new, comment, expected).await {
-            Ok(version) => lease.finish(Ok(version)).await.map(Ok),
-            Err(PutError::Store(error)) => lease.finish(Err(error)).await,
-            Err(refusal) => lease.undo().await.map(|()| Err(refusal)),
-        }
+        let result = put_in(&lease, author, owner, new, comment, expected).await;
+        lease.settle(result).await
     };
     match pool.within(Class::Admin, work).await {
         // Somebody else was faster by a moment.

@@ -135,11 +135,8 @@ pub async fn rotate(
 ) -> Result<(i32, Credential), RotateError> {
     let work = async {
         let lease = pool.begin(Class::Admin, Isolation::ReadCommitted, "sensor_rotate").await?;
-        match rotate_in(&lease, author, sensor, new).await {
-            Ok(credential) => lease.finish(Ok(credential)).await.map(Ok),
-            Err(RotateError::Store(error)) => lease.finish(Err(error)).await,
-            Err(refusal) => lease.undo().await.map(|()| Err(refusal)),
-        }
+        let result = rotate_in(&lease, author, sensor, new).await;
+        lease.settle(result).await
     };
     pool.within(Class::Admin, work).await?
 }

@@ -147,11 +147,8 @@ pub async fn list(pool: &Pool, after: i32, limit: i64) -> Result<Vec<Enrollment>
 pub async fn enroll(pool: &Pool, who: &Enrolling<'_>) -> Result<(i32, String), EnrollError> {
     let work = async {
         let lease = pool.begin(Class::Admin, Isolation::ReadCommitted, "enroll").await?;
-        match enroll_in(&lease, who).await {
-            Ok(enrolled) => lease.finish(Ok(enrolled)).await.map(Ok),
-            Err(EnrollError::Store(error)) => lease.finish(Err(error)).await,
-            Err(refusal) => lease.undo().await.map(|()| Err(refusal)),
-        }
+        let result = enroll_in(&lease, who).await;
+        lease.settle(result).await
     };
     match pool.within(Class::Admin, work).await {
         Err(StoreError::Database(error)) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => {

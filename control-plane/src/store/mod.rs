@@ -40,6 +40,7 @@ mod pool;
 pub mod presence;
 pub mod processes;
 mod reference;
+mod refusal;
 pub mod resolution;
 pub mod rollups;
 pub mod search;

@@ -188,12 +188,9 @@ async fn changed(
         let result = async {
             lease.client().execute(locks::ALONE, &[&locks::NETWORKS]).await?;
             work(&lease).await
-        };
-        match result.await {
-            Ok(network) => lease.finish(Ok(Ok(network))).await,
-            Err(NetworkError::Store(error)) => lease.finish(Err(error)).await,
-            Err(refused) => lease.undo().await.map(|()| Err(refused)),
         }
+        .await;
+        lease.settle(result).await
     };
     pool.within(Class::Admin, work).await?
 }

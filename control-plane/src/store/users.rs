@@ -82,7 +82,7 @@ pub async fn add(
     let work = async {
         let lease = pool.begin(Class::Admin, Isolation::ReadCommitted, "user_add").await?;
         let result = insert(&lease, author, name, role, password_hash).await;
-        finish(lease, result).await
+        lease.settle(result).await
     };
     taken(within(pool, work).await)
 }
@@ -114,7 +114,7 @@ pub async fn set_up(
             Ok(false) => Err(UserError::NoSetup),
             Err(error) => Err(error),
         };
-        finish(lease, result).await
+        lease.settle(result).await
     };
     taken(within(pool, work).await)
 }
@@ -158,7 +158,7 @@ pub async fn update(
     let work = async {
         let lease = pool.begin(Class::Admin, Isolation::ReadCommitted, "user_update").await?;
         let result = change(&lease, author, user, update).await;
-        finish(lease, result).await
+        lease.settle(result).await
     };
     within(pool, work).await
 }
@@ -332,18 +332,6 @@ pub(super) async fn keep_an_admin(lease: &Lease<'_>, old: &User) -> Result<(), U
     let sql = "SELECT 1 FROM account WHERE role = 'admin' AND disabled_at IS NULL LIMIT 1";
     let left = client.query_opt(sql, &[]).await.map_err(StoreError::from)?;
     left.map(|_| ()).ok_or(UserError::LastAdmin)
-}
-
-/// Rolls back on every error, those that are not the database's too.
-async fn finish<T>(
-    lease: Lease<'_>,
-    result: Result<T, UserError>,
-) -> Result<Result<T, UserError>, StoreError> {
-    match result {
-        Ok(value) => lease.finish(Ok(value)).await.map(Ok),
-        Err(UserError::Store(error)) => lease.finish(Err(error)).await,
-        Err(refusal) => lease.undo().await.map(|()| Err(refusal)),
-    }
 }
 
 async fn within<T>(

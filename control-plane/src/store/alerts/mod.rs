@@ -35,18 +35,6 @@ fn taken(error: tokio_postgres::Error) -> AlertError {
     StoreError::from(error).into()
 }
 
-/// Ends a transaction that may have been refused by a rule of ours.
-async fn finish<T>(lease: super::Lease<'_>, result: Result<T, AlertError>) -> Result<T, AlertError> {
-    match result {
-        Ok(value) => Ok(lease.finish(Ok(value)).await?),
-        Err(AlertError::Store(error)) => Ok(lease.finish(Err(error)).await?),
-        Err(refused) => {
-            lease.undo().await?;
-            Err(refused)
-        }
-    }
-}
-
 /// Runs a change under the time limit of its class.
 async fn within<T>(
     pool: &super::Pool,

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use serde_json::{Value, json};
 use tokio_postgres::Row;
 
-use super::{AlertError, finish, taken, within};
+use super::{AlertError, taken, within};
 use crate::alerts::Target;
 use crate::store::audit::{self, Author};
 use crate::store::{Class, Isolation, Pool, StoreError};
@@ -69,7 +69,7 @@ pub async fn add(
             Ok(receiver)
         }
         .await;
-        finish(lease, result).await
+        lease.settle(result).await?
     })
     .await
 }
@@ -111,7 +111,7 @@ pub async fn update(
             Ok(after)
         }
         .await;
-        finish(lease, result).await
+        lease.settle(result).await?
     })
     .await
 }
@@ -131,7 +131,7 @@ pub async fn remove(pool: &Pool, author: &Author, receiver_id: i32) -> Result<Re
             Ok(receiver)
         }
         .await;
-        finish(lease, result).await
+        lease.settle(result).await?
     })
     .await
 }

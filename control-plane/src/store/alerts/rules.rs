@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use serde_json::{Value, json};
 use tokio_postgres::Row;
 
-use super::{AlertError, finish, states, taken, within};
+use super::{AlertError, states, taken, within};
 use crate::alerts::Condition;
 use crate::store::audit::{self, Author, Change};
 use crate::store::{Class, Isolation, Lease, Pool, StoreError};
@@ -102,7 +102,7 @@ pub async fn add(pool: &Pool, author: &Author, draft: &Draft) -> Result<Rule, Al
             Ok(rule)
         }
         .await;
-        finish(lease, result).await
+        lease.settle(result).await?
     })
     .await
 }
@@ -153,7 +153,7 @@ pub async fn update(
             Ok(rule)
         }
         .await;
-        finish(lease, result).await
+        lease.settle(result).await?
     })
     .await
 }
@@ -173,7 +173,7 @@ pub async fn remove(pool: &Pool, author: &Author, rule_id: i32) -> Result<Rule, 
             Ok(rule)
         }
         .await;
-        finish(lease, result).await
+        lease.settle(result).await?
     })
     .await
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio_postgres::Row;
 use utoipa::ToSchema;
 
-use super::{AlertError, finish, within};
+use super::{AlertError, within};
 use crate::expression::matches;
 use crate::store::audit::{self, Author, Change};
 use crate::store::{Class, Isolation, Lease, Pool, StoreError};
@@ -95,7 +95,7 @@ pub async fn add(pool: &Pool, author: &Author, draft: &Draft) -> Result<Silence,
             Ok(silence)
         }
         .await;
-        finish(lease, result).await
+        lease.settle(result).await?
     })
     .await
 }
@@ -129,7 +129,7 @@ pub async fn change(
             Ok(after)
         }
         .await;
-        finish(lease, result).await
+        lease.settle(result).await?
     })
     .await
 }
@@ -156,7 +156,7 @@ pub async fn end(pool: &Pool, author: &Author, silence_id: i32) -> Result<(), Al
             Ok(())
         }
         .await;
-        finish(lease, result).await
+        lease.settle(result).await?
     })
     .await
 }

@@ -48,11 +48,8 @@ impl From<tokio_postgres::Error> for ChangeError {
 pub async fn change(pool: &Pool, author: &Author, id: i64, new: &Change) -> Result<Device, ChangeError> {
     let work = async {
         let lease = pool.begin(Class::Admin, Isolation::ReadCommitted, "device_change").await?;
-        match changed(&lease, author, id, new).await {
-            Ok(device) => lease.finish(Ok(Ok(device))).await,
-            Err(ChangeError::Store(error)) => lease.finish(Err(error)).await,
-            Err(refused) => lease.undo().await.map(|()| Err(refused)),
-        }
+        let result = changed(&lease, author, id, new).await;
+        lease.settle(result).await
     };
     pool.within(Class::Admin, work).await?
 }
@@ -84,11 +81,8 @@ async fn changed(lease: &Lease<'_>, author: &Author, id: i64, new: &Change) -> R
 pub async fn merge(pool: &Pool, author: &Author, id: i64, other: i64) -> Result<Device, ChangeError> {
     let work = async {
         let mut lease = pool.begin(Class::Admin, Isolation::ReadCommitted, "device_merge").await?;
-        match merged(&mut lease, author, id, other).await {
-            Ok(device) => lease.finish(Ok(Ok(device))).await,
-            Err(ChangeError::Store(error)) => lease.finish(Err(error)).await,
-            Err(refused) => lease.undo().await.map(|()| Err(refused)),
-        }
+        let result = merged(&mut lease, author, id, other).await;
+        lease.settle(result).await
     };
     pool.within(Class::Admin, work).await?
 }

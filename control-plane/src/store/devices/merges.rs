@@ -80,11 +80,8 @@ pub async fn split(
 ) -> Result<(Device, Device), ChangeError> {
     let work = async {
         let mut lease = pool.begin(Class::Admin, Isolation::ReadCommitted, "device_split").await?;
-        match undone(&mut lease, author, id, merge_id).await {
-            Ok(both) => lease.finish(Ok(Ok(both))).await,
-            Err(ChangeError::Store(error)) => lease.finish(Err(error)).await,
-            Err(refused) => lease.undo().await.map(|()| Err(refused)),
-        }
+        let result = undone(&mut lease, author, id, merge_id).await;
+        lease.settle(result).await
     };
     pool.within(Class::Admin, work).await?
 }

@@ -125,11 +125,8 @@ pub async fn begin(
 ) -> Result<Begun, EraseError> {
     let work = async {
         let lease = pool.begin(Class::Admin, Isolation::ReadCommitted, "erasure_begin").await?;
-        match steps(&lease, author, subject, confirmation).await {
-            Ok(begun) => lease.finish(Ok(begun)).await.map(Ok),
-            Err(EraseError::Store(error)) => lease.finish(Err(error)).await,
-            Err(refusal) => lease.undo().await.map(|()| Err(refusal)),
-        }
+        let result = steps(&lease, author, subject, confirmation).await;
+        lease.settle(result).await
     };
     pool.within(Class::Admin, work).await?
 }
