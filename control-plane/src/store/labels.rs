@@ -100,10 +100,7 @@ impl Sql {
         self.naming = Arc::clone(naming);
         let names: Vec<String> = naming.networks.named().iter().map(|named| named.name.clone()).collect();
         let names = self.bind(names, Type::TEXT_ARRAY);
-        let side = match end {
-            End::Initiator => "src",
-            End::Responder => "dst",
-        };
+        let side = end.column();
         let label = self.label(Question::Network, side);
         format!("CASE WHEN {side} = '::/0' THEN '' ELSE coalesce(({names})[{label}], '') END AS label")
     }

@@ -36,7 +36,7 @@ impl Owners {
         pieces: Option<&[Piece]>,
     ) -> Result<Self, StoreError> {
         let By::Device(end) = by else { return Ok(Self { complete: true, ..Self::default() }) };
-        let column = column(end);
+        let column = end.column();
         let mut sql = Sql::new(&format!("SELECT DISTINCT sensor_id, {column} FROM "));
         match pieces {
             None => {
@@ -86,7 +86,7 @@ impl Owners {
             " LEFT JOIN unnest({}) AS owner (held_sensor, held_address, held_from, held_until, held_device)
                    ON held_sensor = sensor_id AND held_address = {} AND {time}",
             columns.join(", "),
-            column(end),
+            end.column(),
         );
     }
 
@@ -95,12 +95,5 @@ impl Owners {
         for item in items.iter_mut().filter(|_| self.end.is_some()) {
             item.name = item.device.and_then(|device_id| self.holders.name(device_id));
         }
-    }
-}
-
-fn column(end: End) -> &'static str {
-    match end {
-        End::Initiator => "src",
-        End::Responder => "dst",
     }
 }

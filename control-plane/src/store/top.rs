@@ -56,6 +56,16 @@ pub enum End {
     Responder,
 }
 
+impl End {
+    /// Of its address.
+    pub(super) fn column(self) -> &'static str {
+        match self {
+            Self::Initiator => "src",
+            Self::Responder => "dst",
+        }
+    }
+}
+
 impl By {
     pub(super) fn dimension(self) -> Dimension {
         match self {

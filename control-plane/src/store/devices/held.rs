@@ -123,7 +123,7 @@ impl Holders {
         let time_us = time_ns.div_euclid(1_000);
         let next = spans.partition_point(|(from_us, _)| *from_us <= time_us);
         let (_, device_id) = *spans.get(next.checked_sub(1)?)?;
-        Some(Holder { device_id, name: self.names.get(&device_id).cloned().flatten() })
+        Some(Holder { device_id, name: self.name(device_id) })
     }
 
     /// All that overlaps a time, with whose it was.
