@@ -97,7 +97,7 @@ pub async fn export(
     Query { value: params, .. }: Query<ExportParams>,
 ) -> Result<Response, ApiError> {
     let window = params.filter.window()?;
-    let filter = params.filter.filter(&state, window).await?;
+    let filter = params.filter.filter(&state, window, true).await?;
     let place = std::sync::Arc::clone(&state.exports).try_acquire_owned().map_err(|_| busy())?;
     let limit = params.file.limit.unwrap_or(MAX_FLOWS) as i64;
     let mut pages = export::export(state.pool.clone(), filter, limit);

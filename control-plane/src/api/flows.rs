@@ -247,7 +247,7 @@ pub async fn list(
             (window, Some(position))
         }
     };
-    let filter = params.filter.filter(&state, window).await?;
+    let filter = params.filter.filter(&state, window, true).await?;
     let limit = params.page.limit.map_or(DEFAULT_LIMIT, u64::from) as usize;
     // One more than asked for tells whether there is a next page.
     let mut found = flows::list(&state.pool, &filter, after, limit as i64 + 1).await?;

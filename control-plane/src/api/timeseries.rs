@@ -117,7 +117,7 @@ pub async fn timeseries(
 ) -> Result<Response, ApiError> {
     let window = params.filter.window()?;
     let step = params.step.of(window)?;
-    let filter = params.filter.filter(&state, window).await?;
+    let filter = params.filter.filter(&state, window, false).await?;
     let mut all = Filter { from: floor(filter.from, step), to: ceil(filter.to, step), ..filter.clone() };
     if params.compare.compare.is_some() {
         all.from = all.moved_back(all.to.duration_since(all.from)).from;

@@ -214,7 +214,8 @@ pub async fn top(
     Query { value: params, given }: Query<TopParams>,
 ) -> Result<Response, ApiError> {
     let window = params.filter.window()?;
-    let filter = params.filter.filter(&state, window).await?;
+    let shows_networks = matches!(params.rank.by, Some(By::Network(_)));
+    let filter = params.filter.filter(&state, window, shows_networks).await?;
     let mut all = filter.clone();
     if params.compare.compare.is_some() {
         all.from = before(&filter).from;

@@ -7,7 +7,8 @@ use utoipa::IntoParams;
 
 use super::params::{FromParams, Params};
 use super::{ApiError, AppState};
-use crate::expression::{self, Expression, protocol_number};
+use crate::expression::{self, Expression, Field, protocol_number};
+use crate::naming::{Naming, Networks};
 use crate::store::Reference;
 use crate::store::devices::{self, HeldError};
 use crate::store::filter::{Filter, Network};
@@ -187,8 +188,14 @@ impl FilterParams {
         WindowParams { from: self.from, to: self.to }.resolve(None)
     }
 
-    /// The filter over a window; a sensor that is not there is a fault of the parameter.
-    pub async fn filter(&self, state: &AppState, window: Window) -> Result<Filter, ApiError> {
+    /// The filter over a window; a sensor that is not there is a fault of the parameter. What networks are called is
+    /// only read where the filter asks for it, or the answer shows it.
+    pub async fn filter(
+        &self,
+        state: &AppState,
+        window: Window,
+        shows_networks: bool,
+    ) -> Result<Filter, ApiError> {
         let sensor_id = match &self.sensor {
             None => None,
             Some(sensor) => Some(
@@ -200,6 +207,12 @@ impl FilterParams {
         let expression = match &self.filter {
             None => None,
             Some(filter) => Some(devices::resolve(&state.pool, filter, (window.from, window.to)).await?),
+        };
+        let asks_networks = self.filter.as_ref().is_some_and(|filter| filter.has(Field::is_of_networks));
+        let naming = if shows_networks || asks_networks {
+            networks::naming(&state.pool, &state.services).await?
+        } else {
+            Naming { networks: Networks::default(), services: Arc::clone(&state.services) }
         };
         Ok(Filter {
             from: window.from,
@@ -214,7 +227,7 @@ impl FilterParams {
             protocol: self.protocol,
             min_octets: self.min_octets,
             expression,
-            naming: Arc::new(networks::naming(&state.pool, &state.services).await?),
+            naming: Arc::new(naming),
         })
     }
 }

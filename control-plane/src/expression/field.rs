@@ -241,6 +241,12 @@ impl Field {
         matches!(self, Self::Device | Self::SrcDevice | Self::DstDevice)
     }
 
+    /// Whether a flow passes its tests by what networks are called, or by whose they are.
+    #[must_use]
+    pub const fn is_of_networks(self) -> bool {
+        matches!(self, Self::Network | Self::SrcNetwork | Self::DstNetwork | Self::Scope)
+    }
+
     /// The operators that it can stand before.
     pub(super) const fn operators(self) -> &'static [&'static str] {
         match self.kind() {

@@ -63,6 +63,13 @@ impl Expression {
         }
     }
 
+    /// Whether a test is of such a field.
+    pub fn has(&self, is_such: impl Fn(Field) -> bool) -> bool {
+        let mut has = false;
+        self.each(&mut |test| has |= is_such(test.field));
+        has
+    }
+
     /// The same with other tests.
     #[must_use]
     pub fn with(&self, other: &impl Fn(&Test) -> Test) -> Self {
