@@ -57,6 +57,15 @@ impl From<StoreError> for Failure {
     }
 }
 
+impl From<HeldError> for Failure {
+    fn from(error: HeldError) -> Self {
+        match error {
+            HeldError::TooMany => Self::Rule(error.to_string()),
+            HeldError::Store(error) => error.into(),
+        }
+    }
+}
+
 /// The engine; cheap to clone.
 #[derive(Clone)]
 pub struct Alerts {
@@ -143,15 +152,15 @@ impl Alerts {
         now: Timestamp,
         naming: &Arc<Naming>,
     ) -> Result<(Vec<Breach>, bool), Failure> {
-        let mut expression = rule.condition.expression().map_err(|error| Failure::Rule(error.to_string()))?;
-        if let (Some(named), Some(window_s)) = (&expression, rule.condition.window_s()) {
-            let from = now.checked_sub(SignedDuration::from_secs(window_s.into())).unwrap_or(now);
-            let resolved = devices::resolve(&self.pool, named, (from, now)).await;
-            expression = Some(resolved.map_err(|error| match error {
-                HeldError::Store(error) => Failure::from(error),
-                HeldError::TooMany => Failure::Rule(error.to_string()),
-            })?);
-        }
+        let expression = rule.condition.expression().map_err(|error| Failure::Rule(error.to_string()))?;
+        let expression = match (expression, rule.condition.window_s()) {
+            (Some(expression), Some(window_s)) => {
+                let from = now.checked_sub(SignedDuration::from_secs(window_s.into())).unwrap_or(now);
+                Some(devices::resolve(&self.pool, &expression, (from, now)).await?)
+            }
+            // Whoever chooses flows looks back.
+            _ => None,
+        };
         let chosen = Chosen { expression, naming: Arc::clone(naming) };
         let timeout = self.settings.rule_timeout();
         Ok(samples::breaches(&self.pool, &rule.condition, chosen, now, timeout).await?)

@@ -108,7 +108,7 @@ impl Question<'_> {
         }
         // What devices had is no part of the flows' version.
         if let Some(expression) = &self.filter.expression {
-            expression.each(&mut |test| {
+            expression.expression().each(&mut |test| {
                 if let Comparison::Held(held) = &test.comparison {
                     for Held { sensor_id, address, from_ns, until_ns } in held {
                         hash.update(sensor_id.to_be_bytes());

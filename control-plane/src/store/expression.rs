@@ -194,7 +194,7 @@ fn named(field: Field, test: &str) -> String {
         Field::Executable => of_process(field, "executable", test),
         Field::Container => of_process(field, "container", test),
         Field::Unit => of_process(field, "unit", test),
-        // Nobody was asked whose addresses they were: nobody's.
+        // A resolved expression has what these had in their place.
         Field::Device | Field::SrcDevice | Field::DstDevice => "FALSE".to_owned(),
         _ => of_point(&format!("interface {test}")),
     }

@@ -9,8 +9,8 @@ use bytes::{BufMut, BytesMut};
 use jiff::{SignedDuration, Timestamp};
 use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 
+use super::devices::Resolved;
 use super::labels::Labels;
-use crate::expression::Expression;
 use crate::naming::Naming;
 
 /// An address, or all addresses of a prefix.
@@ -154,7 +154,7 @@ pub struct Filter {
     pub dst_port: Option<u16>,
     pub protocol: Option<u8>,
     pub min_octets: Option<u64>,
-    pub expression: Option<Expression>,
+    pub expression: Option<Resolved>,
     /// What networks are called in it, and in the flows that it finds.
     pub naming: Arc<Naming>,
 }
@@ -251,7 +251,7 @@ impl Sql {
         self.naming = Arc::clone(&filter.naming);
         if let Some(expression) = &filter.expression {
             self.push(" AND ");
-            self.push_expression(expression);
+            self.push_expression(expression.expression());
         }
     }
 }

@@ -7,8 +7,8 @@ use jiff::{SignedDuration, Timestamp};
 use tokio_postgres::types::Type;
 
 use crate::alerts::{Condition, Group, Measure};
-use crate::expression::Expression;
 use crate::naming::Naming;
+use crate::store::devices::Resolved;
 use crate::store::filter::{Filter, Sql};
 use crate::store::{Class, Isolation, Pool, StoreError};
 
@@ -26,7 +26,7 @@ pub struct Breach {
 /// Which flows a condition looks at.
 #[derive(Clone, Debug)]
 pub struct Chosen {
-    pub expression: Option<Expression>,
+    pub expression: Option<Resolved>,
     pub naming: Arc<Naming>,
 }
 

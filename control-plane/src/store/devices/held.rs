@@ -193,12 +193,23 @@ fn spans(mut claims: Vec<Claim>) -> Spans {
     spans
 }
 
+/// An expression of which it is known whose addresses it means: only such a one chooses flows.
+#[derive(Clone, Debug)]
+pub struct Resolved(Expression);
+
+impl Resolved {
+    #[must_use]
+    pub fn expression(&self) -> &Expression {
+        &self.0
+    }
+}
+
 /// The expression with what its devices had in the place of their names, for a window and the one before it.
 pub async fn resolve(
     pool: &Pool,
     expression: &Expression,
     (from, to): (Timestamp, Timestamp),
-) -> Result<Expression, HeldError> {
+) -> Result<Resolved, HeldError> {
     let mut tests = Vec::new();
     expression.each(&mut |test| {
         if test.field.is_device() {
@@ -206,7 +217,7 @@ pub async fn resolve(
         }
     });
     if tests.is_empty() {
-        return Ok(expression.clone());
+        return Ok(Resolved(expression.clone()));
     }
     let from = SystemTime::from(from.checked_sub(to.duration_since(from)).unwrap_or(from));
     let to = SystemTime::from(to);
@@ -221,7 +232,7 @@ pub async fn resolve(
         let comparison = at.map_or_else(|| test.comparison.clone(), |at| Comparison::Held(held[at].clone()));
         Test { field: test.field, comparison }
     };
-    Ok(expression.with(&resolved))
+    Ok(Resolved(expression.with(&resolved)))
 }
 
 /// What the devices of each test had; `None` if that is too much.

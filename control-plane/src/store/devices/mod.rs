@@ -20,7 +20,7 @@ use super::{Class, Isolation, Lease, Pool, Reference, StoreError};
 
 pub use change::{Change, ChangeError, change, merge};
 pub use forgotten::{delete_before, forget_sensor};
-pub use held::{HeldError, Holder, Holders, resolve};
+pub use held::{HeldError, Holder, Holders, Resolved, resolve};
 pub use merges::{Merge, forget as forget_merges, split};
 pub(super) use told::add;
 pub(super) use tombstones::{bury, lock, may_say, title};
